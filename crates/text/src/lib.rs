@@ -1,0 +1,21 @@
+//! Conversations to tokens and back: chat templates, tokenizer, loss mask, streaming parser.
+//!
+//! Takes conversations and a checkpoint's tokenizer and chat template, gives token rows with a
+//! loss mask, prompts for generation, and messages parsed from generated text. Training rows and
+//! serving prompts come from the same functions, so they never differ. Never touches the network,
+//! never lets data text become a control token unless told to, never edits a template.
+#![forbid(unsafe_code)]
+
+pub mod conversation;
+pub mod encode;
+pub mod stream;
+pub mod template;
+pub mod tokenizer;
+
+pub use conversation::{Body, Conversation, ConversationError, Message};
+pub use encode::{
+    EmptyThink, EncodeOptions, Encoder, Prompt, RowError, RowStats, Thinking, TokenRow, TurnSpan,
+};
+pub use stream::{Parsed, StreamEvent, StreamParser, ToolCall};
+pub use template::{ChatTemplate, RenderRequest, TemplateError};
+pub use tokenizer::{Special, StreamDecoder, Tokenizer, TokenizerError, TokenizerFacts};
