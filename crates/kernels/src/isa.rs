@@ -1,0 +1,87 @@
+//! Which instruction set the kernels use: detected once, never assumed.
+//!
+//! An [`Isa`] value can only be obtained for instructions this machine has, so holding one is the proof the
+//! `unsafe` calls of this crate rest on.
+use std::fmt;
+use std::sync::OnceLock;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Level {
+    Scalar,
+    Avx2,
+    Avx512,
+    Avx512Bf16,
+}
+
+/// An instruction set this machine has. Ordered from the slowest to the fastest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Isa(Level);
+
+impl Isa {
+    /// Plain Rust; exists everywhere.
+    pub const SCALAR: Isa = Isa(Level::Scalar);
+
+    /// The fastest set of this machine (detected once).
+    pub fn best() -> Isa {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Isa::available().into_iter().max().unwrap_or(Isa::SCALAR))
+    }
+
+    /// Every set this machine has, slowest first.
+    pub fn available() -> Vec<Isa> {
+        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16]
+            .into_iter()
+            .filter(|l| detected(*l))
+            .map(Isa)
+            .collect()
+    }
+
+    /// The set called `name` (see [`Isa::name`]), if this machine has it.
+    pub fn by_name(name: &str) -> Option<Isa> {
+        Isa::available().into_iter().find(|i| i.name() == name)
+    }
+
+    /// Every name the registry knows, whether or not this machine has the set.
+    pub const NAMES: [&'static str; 4] = ["scalar", "avx2+fma", "avx512", "avx512-bf16"];
+
+    pub fn name(self) -> &'static str {
+        Isa::NAMES[self.0 as usize]
+    }
+
+    pub(crate) fn level(self) -> Level {
+        self.0
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Isa({})", self.name())
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detected(level: Level) -> bool {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = avx2
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq");
+    match level {
+        Level::Scalar => true,
+        Level::Avx2 => avx2,
+        Level::Avx512 => avx512,
+        Level::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected(level: Level) -> bool {
+    level == Level::Scalar
+}

@@ -1,0 +1,18 @@
+//! Slices and shapes in, numbers out: every hot operation's obvious `reference` and its CPU variants.
+//! Depends on no other crate of this workspace, knows no model, and is the only crate with `unsafe` numeric code.
+//!
+//! Conventions: matrices are row-major; `t` tokens, `h` heads, `k`/`n`/`m` matrix sizes; sums are kept in f32 and
+//! reduced in a fixed order, so one thread and many agree bit for bit and a row's result does not depend on its
+//! neighbours in the batch. Variants for different instruction sets may differ in the last bits.
+pub mod attention;
+pub mod elementwise;
+pub mod gemm;
+pub mod isa;
+pub mod pool;
+pub mod rng;
+pub(crate) mod scratch;
+pub(crate) mod simd;
+
+pub use gemm::{Gemm, Matrix, Precision, Values};
+pub use isa::Isa;
+pub use pool::Pool;
