@@ -11,6 +11,7 @@ mod error;
 pub mod generation;
 mod issue;
 mod json;
+pub mod names;
 pub mod safetensors;
 
 pub use error::{Faults, FormatError};

@@ -5,7 +5,7 @@ use super::{Architecture, MoeConfig, Scoring, TopkMethod};
 use crate::Issue;
 
 /// Bound on layers × experts: 61 × 256 in the largest release. Keeps name tables small.
-const MAX_EXPERTS: usize = 1 << 20;
+const MAX_EXPERTS: usize = 1 << 17;
 
 pub(super) fn read(
     keys: &mut Keys<'_>,
