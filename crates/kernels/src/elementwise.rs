@@ -28,7 +28,7 @@ pub(crate) use variants::*;
 /// The single-threaded, instruction-set-explicit forms: for the registry and the tests.
 mod variants {
     pub(crate) use super::activation::{silu_mul_backward_slice, silu_mul_slice};
-    pub(crate) use super::convert::{narrow_slice, widen_slice};
+    pub(crate) use super::convert::{narrow, narrow_slice, widen, widen_slice};
     pub(crate) use super::loss::{ce_gradient_row, ce_row, softmax_row};
     pub(crate) use super::norm::{rmsnorm_dweight_columns, rmsnorm_dx_row, rmsnorm_row};
     pub(crate) use super::optimizer::{Scalars, adamw_slice};

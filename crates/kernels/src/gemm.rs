@@ -1,15 +1,39 @@
 //! General matrix product over f32 or bf16 operands: `C (+)= alpha * op(A) * op(B)`.
-use crate::Pool;
+//!
+//! Operands are packed into panels (transposed, widened or rounded on the way) and multiplied tile by tile.
+//! Every element of C is a chain of multiply-adds over k in blocks of fixed length, in one accumulator a block, each
+//! block scaled and added to C in turn: the order is a function of k alone, so m, n, the tile an element falls in and
+//! the number of threads cannot change a bit of it.
+mod blocked;
+mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pack_avx512;
+mod reference;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use crate::{Isa, Pool};
+pub use reference::{reference, reference_f64};
 
 /// Matrix values as they lie in memory (bf16 as raw bits).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
     F32(&'a [f32]),
     Bf16(&'a [u16]),
 }
 
+impl Values<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Values::F32(v) => v.len(),
+            Values::Bf16(v) => v.len(),
+        }
+    }
+}
+
 /// A row-major matrix: element (r, c) is `values[r * stride + c]`; `transposed` says the product uses its transpose.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     pub values: Values<'a>,
     pub stride: usize,
@@ -23,6 +47,7 @@ impl<'a> Matrix<'a> {
     pub fn bf16(values: &'a [u16], stride: usize) -> Self {
         Matrix { values: Values::Bf16(values), stride, transposed: false }
     }
+    /// The transpose of this matrix (no data moves).
     pub fn t(mut self) -> Self {
         self.transposed = !self.transposed;
         self
@@ -30,6 +55,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// How operands enter the multiplier: as f32, or rounded to bf16 (round to nearest even). Sums are f32 in both.
+/// With AVX512-BF16, bf16 products flush denormals to zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     F32,
@@ -38,6 +64,7 @@ pub enum Precision {
 
 /// `c[m, n] = alpha * a[m, k] * b[k, n]`, added to `c` when `accumulate`.
 /// Each output element is one sum over `k` in a fixed order that depends on `k` alone, never on `m`, `n` or the threads.
+#[derive(Clone, Copy, Debug)]
 pub struct Gemm<'a> {
     pub m: usize,
     pub n: usize,
@@ -50,31 +77,42 @@ pub struct Gemm<'a> {
 }
 
 impl Gemm<'_> {
-    /// Writes into `c`, row-major with `c_stride >= n`.
-    pub fn run(&self, _pool: &Pool, c: &mut [f32], c_stride: usize) {
-        reference(self, c, c_stride);
+    /// Writes into `c`, row-major with `c_stride >= n`; columns from `n` on are left alone, and without `accumulate`
+    /// `c` is not read.
+    ///
+    /// # Panics
+    /// When an operand or `c` is too short for the sizes and strides given.
+    pub fn run(&self, pool: &Pool, c: &mut [f32], c_stride: usize) {
+        self.run_on(Isa::best(), pool, c, c_stride);
     }
-}
 
-fn at(m: &Matrix, r: usize, c: usize, p: Precision) -> f32 {
-    let i = if m.transposed { c * m.stride + r } else { r * m.stride + c };
-    match m.values {
-        Values::F32(v) if p == Precision::F32 => v[i],
-        Values::F32(v) => half::bf16::from_f32(v[i]).to_f32(),
-        Values::Bf16(v) => half::bf16::from_bits(v[i]).to_f32(),
-    }
-}
-
-/// The obvious triple loop.
-pub fn reference(g: &Gemm, c: &mut [f32], c_stride: usize) {
-    for i in 0..g.m {
-        for j in 0..g.n {
-            let mut s = 0f32;
-            for l in 0..g.k {
-                s += at(&g.a, i, l, g.precision) * at(&g.b, l, j, g.precision);
-            }
-            let d = &mut c[i * c_stride + j];
-            *d = if g.accumulate { *d + g.alpha * s } else { g.alpha * s };
+    /// [`Gemm::run`] with a chosen instruction set, for tests and measurements.
+    pub fn run_on(&self, isa: Isa, pool: &Pool, c: &mut [f32], c_stride: usize) {
+        if self.m == 0 || self.n == 0 {
+            return;
         }
+        check("a", &self.a, self.m, self.k);
+        check("b", &self.b, self.k, self.n);
+        assert!(
+            (self.m == 1 || c_stride >= self.n) && (self.m - 1) * c_stride + self.n <= c.len(),
+            "c of {} elements with stride {c_stride} is too short for {} x {}",
+            c.len(),
+            self.m,
+            self.n
+        );
+        blocked::run(self, isa, pool, c, c_stride);
     }
+}
+
+/// Panics unless the matrix, seen as `rows x columns` after its transposition, lies inside its values.
+#[track_caller]
+fn check(name: &str, matrix: &Matrix, rows: usize, columns: usize) {
+    let (r, c) = if matrix.transposed { (columns, rows) } else { (rows, columns) };
+    let needed = if r == 0 || c == 0 { 0 } else { (r - 1) * matrix.stride + c };
+    assert!(
+        needed <= matrix.values.len(),
+        "{name} of {} elements with stride {} is too short for {r} x {c}",
+        matrix.values.len(),
+        matrix.stride
+    );
 }

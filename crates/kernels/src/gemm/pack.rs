@@ -1,0 +1,83 @@
+//! Packing: copies a strip of an operand into a panel `[words][width]`, transposing, widening or rounding as needed.
+//! Lines past the operand and the odd end of k become zeros, so every tile can run at full size.
+use super::tile::Format;
+use super::{Matrix, Values};
+use crate::elementwise::{narrow, widen};
+use crate::isa::{Isa, Level};
+
+/// One side of the product: `lines` rows of A or columns of B, each `k` long.
+#[derive(Clone, Copy)]
+pub(super) struct Operand<'a> {
+    pub values: Values<'a>,
+    pub stride: usize,
+    /// Element (line, k) is at `line * stride + k` when true, at `k * stride + line` when false.
+    pub lines_are_rows: bool,
+    pub lines: usize,
+    pub k: usize,
+}
+
+impl<'a> Operand<'a> {
+    pub fn left(a: &Matrix<'a>, m: usize, k: usize) -> Self {
+        Operand { values: a.values, stride: a.stride, lines_are_rows: !a.transposed, lines: m, k }
+    }
+    pub fn right(b: &Matrix<'a>, n: usize, k: usize) -> Self {
+        Operand { values: b.values, stride: b.stride, lines_are_rows: b.transposed, lines: n, k }
+    }
+}
+
+/// A panel's place in the operand: lines `line..line + width`, words `word..word + words` of k.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Strip {
+    pub line: usize,
+    pub width: usize,
+    pub word: usize,
+    pub words: usize,
+}
+
+pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out: &mut [u32]) {
+    assert!(out.len() == strip.words * strip.width && strip.line < source.lines.max(1));
+    #[cfg(target_arch = "x86_64")]
+    if isa.level() >= Level::Avx512 {
+        super::pack_avx512::pack(isa, format, source, strip, out);
+        return;
+    }
+    let _ = (isa, Level::Scalar);
+    let live = strip.width.min(source.lines - strip.line);
+    match (source.values, format) {
+        (Values::F32(v), Format::F32) => portable(source, strip, live, out, |i| v[i].to_bits()),
+        (Values::F32(v), Format::Rounded) => portable(source, strip, live, out, |i| u32::from(narrow(v[i])) << 16),
+        (Values::Bf16(v), Format::F32 | Format::Rounded) => {
+            portable(source, strip, live, out, |i| widen(v[i]).to_bits())
+        }
+        (_, Format::Pairs) => unreachable!("pairs of bf16 need AVX-512"),
+    }
+}
+
+#[inline(always)]
+fn portable(source: &Operand, strip: Strip, live: usize, out: &mut [u32], word: impl Fn(usize) -> u32) {
+    let (width, stride) = (strip.width, source.stride);
+    if source.lines_are_rows {
+        // 16 words of every line at a time: the panel's part stays in L1 while it is filled crosswise.
+        for first in (0..strip.words).step_by(16) {
+            let last = (first + 16).min(strip.words);
+            for i in 0..live {
+                let from = (strip.line + i) * stride + strip.word;
+                for w in first..last {
+                    out[w * width + i] = word(from + w);
+                }
+            }
+        }
+    } else {
+        for (w, step) in out.chunks_exact_mut(width).enumerate() {
+            let from = (strip.word + w) * stride + strip.line;
+            for (i, x) in step[..live].iter_mut().enumerate() {
+                *x = word(from + i);
+            }
+        }
+    }
+    if live < width {
+        for step in out.chunks_exact_mut(width) {
+            step[live..].fill(0);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The obvious triple loop, in f32 and in f64.
+use super::{Gemm, Matrix, Precision, Values};
+
+fn at(m: &Matrix, r: usize, c: usize, p: Precision) -> f32 {
+    let i = if m.transposed { c * m.stride + r } else { r * m.stride + c };
+    match m.values {
+        Values::F32(v) if p == Precision::F32 => v[i],
+        Values::F32(v) => half::bf16::from_f32(v[i]).to_f32(),
+        Values::Bf16(v) => half::bf16::from_bits(v[i]).to_f32(),
+    }
+}
+
+/// The product with f32 sums in the order of k.
+pub fn reference(g: &Gemm, c: &mut [f32], c_stride: usize) {
+    for i in 0..g.m {
+        for j in 0..g.n {
+            let mut s = 0f32;
+            for l in 0..g.k {
+                s += at(&g.a, i, l, g.precision) * at(&g.b, l, j, g.precision);
+            }
+            let d = &mut c[i * c_stride + j];
+            *d = if g.accumulate { *d + g.alpha * s } else { g.alpha * s };
+        }
+    }
+}
+
+/// For every element `[m, n]`: the exact product's value (f64 sums) and the sum of the magnitudes of its terms, which
+/// bounds the rounding error of any f32 order: |error| ≤ (k + 2)·2^-24·magnitude.
+pub fn reference_f64(g: &Gemm, c: &[f32], c_stride: usize) -> Vec<(f64, f64)> {
+    let mut out = Vec::with_capacity(g.m * g.n);
+    for i in 0..g.m {
+        for j in 0..g.n {
+            let (mut s, mut magnitude) = (0f64, 0f64);
+            for l in 0..g.k {
+                let t = f64::from(at(&g.a, i, l, g.precision)) * f64::from(at(&g.b, l, j, g.precision));
+                s += t;
+                magnitude += t.abs();
+            }
+            let alpha = f64::from(g.alpha);
+            let before = if g.accumulate { f64::from(c[i * c_stride + j]) } else { 0.0 };
+            out.push((before + alpha * s, before.abs() + alpha.abs() * magnitude));
+        }
+    }
+    out
+}
