@@ -6,16 +6,22 @@
 //! never lets data text become a control token unless told to, never edits a template.
 #![forbid(unsafe_code)]
 
+mod builtin;
 pub mod conversation;
 pub mod encode;
+mod environment;
+mod facts;
+mod python;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
+mod vocab;
 
 pub use conversation::{Body, Conversation, ConversationError, Message};
 pub use encode::{
     EmptyThink, EncodeOptions, Encoder, Prompt, RowError, RowStats, Thinking, TokenRow, TurnSpan,
 };
+pub use facts::TokenizerFacts;
 pub use stream::{Parsed, StreamEvent, StreamParser, ToolCall};
 pub use template::{ChatTemplate, RenderRequest, TemplateError};
-pub use tokenizer::{Special, StreamDecoder, Tokenizer, TokenizerError, TokenizerFacts};
+pub use tokenizer::{Special, StreamDecoder, Tokenizer, TokenizerError};
