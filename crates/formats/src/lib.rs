@@ -12,6 +12,7 @@ pub mod generation;
 mod issue;
 mod json;
 pub mod names;
+pub mod peft;
 pub mod safetensors;
 
 pub use error::{Faults, FormatError};

@@ -176,7 +176,7 @@ fn check(raw: RawHeader, data_start: usize, data_len: usize) -> Result<Header, F
     if !faults.is_empty() {
         return Err(Faults(faults));
     }
-    tensors.sort_by(|a, b| (a.range.start, a.range.end).cmp(&(b.range.start, b.range.end)));
+    tensors.sort_by_key(|t| (t.range.start, t.range.end));
     let mut at = data_start;
     for tensor in &tensors {
         if tensor.range.start != at {
