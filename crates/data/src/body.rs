@@ -1,0 +1,406 @@
+//! One row of a known schema → the body of an example, or all of its faults.
+
+use loar_text::{Body, Conversation, Message};
+use serde_json::{Map, Value};
+
+use crate::fault::{FaultKind, RowFault, describe, quote};
+use crate::options::Format;
+use crate::order;
+use crate::schema::{Fields, no_schema, raw_pair, text_of};
+use crate::strict;
+use crate::turns::{Reading, apart, list_of, turns};
+
+/// Reads one row. `None` when `reading.faults` has grown.
+pub(crate) fn body(
+    mut row: Map<String, Value>,
+    format: Format,
+    reading: &mut Reading<'_>,
+) -> Option<Body> {
+    let before = reading.faults.len();
+    let body = match format {
+        Format::Messages | Format::ShareGpt => chat(&mut row, format, reading),
+        Format::Alpaca => alpaca(&mut row, reading),
+        Format::PromptCompletion => pair(&mut row, reading),
+        Format::Text => text(&mut row, reading),
+    };
+    for (name, value) in &row {
+        if !value.is_null() && !reading.options.keep.contains(name) {
+            reading.ignore(name);
+        }
+    }
+    body.filter(|_| reading.faults.len() == before)
+}
+
+/// The fault when a field of `format` is not there.
+fn missing(row: &Map<String, Value>, name: &str, format: Format, reading: &mut Reading<'_>) {
+    let fault = no_schema(row);
+    if fault.kind == FaultKind::PreferenceData {
+        return reading.faults.push(fault);
+    }
+    let mend = format!(
+        "schema `{}` needs it: add it or map its name with `fields`",
+        format.name()
+    );
+    reading.faults.push(
+        RowFault {
+            field: name.into(),
+            kind: FaultKind::MissingField,
+            ..fault
+        }
+        .mend(mend),
+    );
+}
+
+/// `tools` and `chat_template_kwargs` of the row.
+fn extras(row: &mut Map<String, Value>, into: &mut Conversation, reading: &mut Reading<'_>) {
+    let fields = Fields(reading.options);
+    let path = fields.name("tools");
+    match fields.take(row, "tools") {
+        None => {}
+        // Often an empty text or list where a row has no tools.
+        Some(Value::String(text)) if text.trim().is_empty() => {}
+        Some(value) => match list_of(value, path) {
+            Ok(list) if list.is_empty() => {}
+            Ok(list) if list.iter().all(Value::is_object) => into.tools = Some(Value::Array(list)),
+            Ok(list) => {
+                let odd = list
+                    .iter()
+                    .find(|v| !v.is_object())
+                    .map(describe)
+                    .unwrap_or_default();
+                reading.fault(path, FaultKind::BadTools, odd);
+            }
+            Err(fault) => reading.fault(path, FaultKind::BadTools, fault.found),
+        },
+    }
+    let path = fields.name("chat_template_kwargs");
+    let value = match fields.take(row, "chat_template_kwargs") {
+        Some(Value::String(text)) => strict::value(text.as_bytes()).unwrap_or(Value::String(text)),
+        Some(value) => value,
+        None => return,
+    };
+    match value {
+        Value::Object(mut map) => {
+            map.retain(|_, value| !value.is_null());
+            into.template_kwargs = map;
+        }
+        other => {
+            let fault = RowFault::new(path, FaultKind::WrongType, describe(&other));
+            reading
+                .faults
+                .push(fault.mend("an object is expected here"));
+        }
+    }
+}
+
+fn optional_text(
+    row: &mut Map<String, Value>,
+    name: &'static str,
+    reading: &mut Reading<'_>,
+) -> Option<String> {
+    let fields = Fields(reading.options);
+    let value = fields.take(row, name)?;
+    match text_of(value, Fields(reading.options).name(name)) {
+        Ok(text) => Some(text).filter(|text| !text.is_empty()),
+        Err(fault) => {
+            reading.faults.push(fault);
+            None
+        }
+    }
+}
+
+fn chat(row: &mut Map<String, Value>, format: Format, reading: &mut Reading<'_>) -> Option<Body> {
+    let fields = Fields(reading.options);
+    let Some(name) = fields.turns(row, format) else {
+        let name = if format == Format::ShareGpt {
+            "conversations"
+        } else {
+            "messages"
+        };
+        missing(row, fields.name(name), format, reading);
+        return None;
+    };
+    let base = fields.name(name);
+    let list = match list_of(fields.take(row, name)?, base) {
+        Ok(list) => list,
+        Err(fault) => {
+            reading.faults.push(fault);
+            return None;
+        }
+    };
+    let before = reading.faults.len();
+    let mut messages = turns(list, base, reading);
+    let whole = reading.faults.len() == before;
+    if whole {
+        order::check(&messages, base, reading);
+    }
+    if let Some(system) = optional_text(row, "system", reading) {
+        if messages.first().is_some_and(|m| m.role == "system") {
+            let fault = RowFault::new(
+                fields.name("system"),
+                FaultKind::SystemNotFirst,
+                quote(&system),
+            );
+            reading
+                .faults
+                .push(fault.mend("the conversation has its own system message: keep one"));
+        }
+        messages.insert(0, Message::system(system));
+    }
+    let mut conversation = Conversation {
+        messages,
+        ..Conversation::default()
+    };
+    extras(row, &mut conversation, reading);
+    Some(Body::Chat(conversation))
+}
+
+/// A conversation of plain texts: system, earlier turns, a question and its answer.
+fn short_chat(
+    row: &mut Map<String, Value>,
+    (user, user_path): (String, &str),
+    (answer, answer_path): (String, &str),
+    reading: &mut Reading<'_>,
+) -> Option<Body> {
+    let mut conversation = Conversation::default();
+    if let Some(system) = optional_text(row, "system", reading) {
+        conversation.messages.push(Message::system(system));
+    }
+    history(row, &mut conversation.messages, reading);
+    if user.trim().is_empty() {
+        reading.fault(user_path, FaultKind::EmptyUserTurn, quote(&user));
+    }
+    conversation.messages.push(Message::user(user));
+    let mut message = Message::assistant(answer);
+    message.reasoning_content = optional_text(row, "reasoning_content", reading);
+    apart(&mut message, answer_path, reading);
+    if message.content.trim().is_empty() {
+        reading.fault(
+            answer_path,
+            FaultKind::EmptyAssistantTurn,
+            quote(&message.content),
+        );
+    }
+    conversation.messages.push(message);
+    extras(row, &mut conversation, reading);
+    Some(Body::Chat(conversation))
+}
+
+/// Alpaca's `history`: pairs of a user text and an assistant text.
+fn history(row: &mut Map<String, Value>, messages: &mut Vec<Message>, reading: &mut Reading<'_>) {
+    let fields = Fields(reading.options);
+    let base = fields.name("history");
+    let list = match fields
+        .take(row, "history")
+        .map(|value| list_of(value, base))
+    {
+        None => return,
+        Some(Err(fault)) => return reading.faults.push(fault),
+        Some(Ok(list)) => list,
+    };
+    for (index, pair) in list.into_iter().enumerate() {
+        let path = format!("{base}[{index}]");
+        let texts: Option<[String; 2]> = match pair {
+            Value::Array(pair) => pair
+                .into_iter()
+                .map(|v| {
+                    if let Value::String(text) = v {
+                        Some(text)
+                    } else {
+                        None
+                    }
+                })
+                .collect::<Option<Vec<_>>>()
+                .and_then(|texts| texts.try_into().ok()),
+            _ => None,
+        };
+        let Some([user, answer]) = texts else {
+            let fault = RowFault::new(path, FaultKind::WrongType, "something else than two texts");
+            reading
+                .faults
+                .push(fault.mend("write each earlier exchange as [\"user\", \"assistant\"]"));
+            continue;
+        };
+        if user.trim().is_empty() {
+            reading.fault(
+                &format!("{path}[0]"),
+                FaultKind::EmptyUserTurn,
+                quote(&user),
+            );
+        }
+        let mut message = Message::assistant(answer);
+        apart(&mut message, &format!("{path}[1]"), reading);
+        if message.content.trim().is_empty() {
+            reading.fault(
+                &format!("{path}[1]"),
+                FaultKind::EmptyAssistantTurn,
+                quote(&message.content),
+            );
+        }
+        messages.extend([Message::user(user), message]);
+    }
+}
+
+fn alpaca(row: &mut Map<String, Value>, reading: &mut Reading<'_>) -> Option<Body> {
+    let fields = Fields(reading.options);
+    let before = reading.faults.len();
+    let output = fields.output(row);
+    if fields.get(row, "instruction").is_none() {
+        missing(row, fields.name("instruction"), Format::Alpaca, reading);
+    }
+    let Some(output) = output else {
+        missing(row, fields.name("output"), Format::Alpaca, reading);
+        return None;
+    };
+    let instruction = optional_text(row, "instruction", reading).unwrap_or_default();
+    let user = match optional_text(row, "input", reading) {
+        Some(input) if !input.trim().is_empty() => format!("{instruction}\n{input}"),
+        _ => instruction,
+    };
+    let answer_path = fields.name(output);
+    let answer = text_of(fields.take(row, output)?, answer_path)
+        .map_err(|f| reading.faults.push(f))
+        .ok()?;
+    if before == reading.faults.len() {
+        return short_chat(
+            row,
+            (user, fields.name("instruction")),
+            (answer, answer_path),
+            reading,
+        );
+    }
+    None
+}
+
+/// The text of an answer; a list of exactly one text (ESFT's `answers`) counts as that text.
+fn answer_text(value: Value, path: &str) -> Result<String, RowFault> {
+    match value {
+        Value::Array(mut list) if list.len() == 1 => {
+            text_of(list.swap_remove(0), &format!("{path}[0]"))
+        }
+        Value::Array(list) => {
+            let found = format!("{} answers", list.len());
+            Err(RowFault::new(path, FaultKind::WrongType, found)
+                .mend("keep one answer to train on"))
+        }
+        other => text_of(other, path),
+    }
+}
+
+fn pair(row: &mut Map<String, Value>, reading: &mut Reading<'_>) -> Option<Body> {
+    let fields = Fields(reading.options);
+    let (prompt, completion) = fields.pair(row);
+    if prompt.is_none() {
+        missing(
+            row,
+            fields.name("prompt"),
+            Format::PromptCompletion,
+            reading,
+        );
+    }
+    if completion.is_none() {
+        missing(
+            row,
+            fields.name("completion"),
+            Format::PromptCompletion,
+            reading,
+        );
+    }
+    let (prompt, completion) = (prompt?, completion?);
+    let (prompt_path, completion_path) = (fields.name(prompt), fields.name(completion));
+    let question = fields.take(row, prompt)?;
+    let answer = fields.take(row, completion)?;
+    if completion == "answers" && row.contains_key("raw_answers") {
+        // ESFT's evaluation rows carry the same answers twice; the second is not a lost field.
+        row.swap_remove("raw_answers");
+    }
+    let turn_list =
+        |v: &Value| matches!(v, Value::Array(l) if l.first().is_some_and(Value::is_object));
+    if turn_list(&question) || turn_list(&answer) {
+        return turn_pair(
+            row,
+            (question, prompt_path),
+            (answer, completion_path),
+            reading,
+        );
+    }
+    let question = text_of(question, prompt_path)
+        .map_err(|f| reading.faults.push(f))
+        .ok();
+    let answer = answer_text(answer, completion_path)
+        .map_err(|f| reading.faults.push(f))
+        .ok();
+    let (question, answer) = (question?, answer?);
+    let reasoned = fields.get(row, "reasoning_content").is_some();
+    if !raw_pair(reading.options, prompt, completion) || reasoned {
+        return short_chat(
+            row,
+            (question, prompt_path),
+            (answer, completion_path),
+            reading,
+        );
+    }
+    for (text, path) in [(&question, prompt_path), (&answer, completion_path)] {
+        if text.trim().is_empty() {
+            reading.fault(path, FaultKind::EmptyField, quote(text));
+        }
+    }
+    Some(Body::Completion {
+        prompt: question,
+        completion: answer,
+    })
+}
+
+/// TRL's conversational pair: both sides are lists of turns, and only the completion is trained.
+fn turn_pair(
+    row: &mut Map<String, Value>,
+    (prompt, prompt_path): (Value, &str),
+    (completion, completion_path): (Value, &str),
+    reading: &mut Reading<'_>,
+) -> Option<Body> {
+    let before = reading.faults.len();
+    let read = |value: Value, path: &str, role: &str, reading: &mut Reading<'_>| match value {
+        Value::String(text) => vec![Message::new(role, text)],
+        other => match list_of(other, path) {
+            Ok(list) => turns(list, path, reading),
+            Err(fault) => {
+                reading.faults.push(fault);
+                Vec::new()
+            }
+        },
+    };
+    let mut messages = read(prompt, prompt_path, "user", reading);
+    for message in &mut messages {
+        message.train = false;
+    }
+    messages.extend(read(completion, completion_path, "assistant", reading));
+    if reading.faults.len() == before {
+        order::check(&messages, "prompt+completion", reading);
+    }
+    let mut conversation = Conversation {
+        messages,
+        ..Conversation::default()
+    };
+    extras(row, &mut conversation, reading);
+    Some(Body::Chat(conversation))
+}
+
+fn text(row: &mut Map<String, Value>, reading: &mut Reading<'_>) -> Option<Body> {
+    let fields = Fields(reading.options);
+    let Some(name) = fields.text(row) else {
+        missing(row, fields.name("text"), Format::Text, reading);
+        return None;
+    };
+    let path = fields.name(name);
+    match text_of(fields.take(row, name)?, path) {
+        Ok(text) if text.trim().is_empty() => {
+            reading.fault(path, FaultKind::EmptyField, quote(&text));
+            None
+        }
+        Ok(text) => Some(Body::Text(text)),
+        Err(fault) => {
+            reading.faults.push(fault);
+            None
+        }
+    }
+}
