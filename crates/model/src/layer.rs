@@ -1,0 +1,277 @@
+//! One decoder layer: h = x + Attn(norm(x)); y = h + Mlp(norm(h)). Forward only: the tape derives the backward pass.
+//! Shapes: t tokens, d hidden, h heads; MLA's n, r, v as in DeepSeek-V2 §2.1.
+use crate::cache::CachedKeys;
+use loar_formats::config::{MlaConfig, ModelConfig};
+use loar_tape::op::{RopeTable, RouterRule};
+use loar_tape::{AttentionShape, Linear, Segment, Tape, Var, Weight};
+use std::sync::{Arc, Mutex};
+
+pub struct Layer {
+    pub index: usize,
+    pub input_layernorm: Weight,
+    pub attention: Attention,
+    pub post_attention_layernorm: Weight,
+    pub mlp: Mlp,
+}
+
+pub enum Attention {
+    Gqa(Gqa),
+    Mla(Mla),
+}
+
+/// Grouped-query attention of llama, qwen2, qwen3 and MoE-16B.
+pub struct Gqa {
+    pub q_proj: Linear,
+    pub k_proj: Linear,
+    pub v_proj: Linear,
+    pub o_proj: Linear,
+    /// Qwen3 normalises each head of q and k before the rotation.
+    pub q_norm: Option<Weight>,
+    pub k_norm: Option<Weight>,
+}
+
+/// Multi-head latent attention of deepseek_v2 and deepseek_v3.
+pub struct Mla {
+    pub query: MlaQuery,
+    pub kv_a_proj_with_mqa: Linear,
+    pub kv_a_layernorm: Weight,
+    pub kv_b_proj: Linear,
+    pub o_proj: Linear,
+}
+
+#[allow(clippy::large_enum_variant)]
+pub enum MlaQuery {
+    Full(Linear),
+    LowRank { q_a_proj: Linear, q_a_layernorm: Weight, q_b_proj: Linear },
+}
+
+pub struct SwigluMlp {
+    pub gate_proj: Linear,
+    pub up_proj: Linear,
+    pub down_proj: Linear,
+}
+
+#[allow(clippy::large_enum_variant)]
+pub enum Mlp {
+    Dense(SwigluMlp),
+    Moe(Moe),
+}
+
+pub struct Moe {
+    pub gate: Weight,
+    pub rule: RouterRule,
+    pub experts: Vec<SwigluMlp>,
+    pub shared_experts: Option<SwigluMlp>,
+}
+
+/// What all layers of one pass share.
+#[derive(Clone)]
+pub(crate) struct Pass<'a> {
+    pub config: &'a ModelConfig,
+    pub rope: Arc<RopeTable>,
+    pub keys: Keys<'a>,
+    /// Tokens routed to each expert, by layer (empty for dense layers).
+    pub expert_load: Arc<Mutex<Vec<Vec<usize>>>>,
+}
+
+/// Where queries find their keys: in the packed batch itself, or in caches that first take the new ones.
+#[derive(Clone)]
+pub(crate) enum Keys<'a> {
+    Packed(Arc<Vec<Segment>>),
+    Cached(&'a CachedKeys),
+}
+
+impl Layer {
+    pub(crate) fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, pass: &Pass<'a>) -> Var {
+        let eps = pass.config.rms_norm_eps as f32;
+        let normed = tape.rms_norm(x, &self.input_layernorm, eps);
+        let attended = match &self.attention {
+            Attention::Gqa(a) => a.forward(tape, &normed, pass, self.index),
+            Attention::Mla(a) => a.forward(tape, &normed, pass, self.index),
+        };
+        let h = tape.add(x, &attended);
+        drop((normed, attended));
+        let normed = tape.rms_norm(&h, &self.post_attention_layernorm, eps);
+        let y = match &self.mlp {
+            Mlp::Dense(m) => m.forward(tape, &normed),
+            Mlp::Moe(m) => m.forward(tape, &normed, pass, self.index),
+        };
+        tape.add(&h, &y)
+    }
+
+    pub(crate) fn is_trainable(&self) -> bool {
+        let mut found = self.input_layernorm.param().is_some() || self.post_attention_layernorm.param().is_some();
+        self.each_linear(&mut |l| found |= l.is_trainable());
+        found
+    }
+
+    pub(crate) fn each_linear<'s>(&'s self, f: &mut dyn FnMut(&'s Linear)) {
+        match &self.attention {
+            Attention::Gqa(a) => [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj].into_iter().for_each(&mut *f),
+            Attention::Mla(a) => {
+                match &a.query {
+                    MlaQuery::Full(q) => f(q),
+                    MlaQuery::LowRank { q_a_proj, q_b_proj, .. } => [q_a_proj, q_b_proj].into_iter().for_each(&mut *f),
+                }
+                [&a.kv_a_proj_with_mqa, &a.kv_b_proj, &a.o_proj].into_iter().for_each(&mut *f);
+            }
+        }
+        let mut mlp = |m: &'s SwigluMlp| [&m.gate_proj, &m.up_proj, &m.down_proj].into_iter().for_each(&mut *f);
+        match &self.mlp {
+            Mlp::Dense(m) => mlp(m),
+            Mlp::Moe(m) => m.experts.iter().chain(&m.shared_experts).for_each(mlp),
+        }
+    }
+
+    pub(crate) fn each_linear_mut(&mut self, f: &mut dyn FnMut(&mut Linear)) {
+        match &mut self.attention {
+            Attention::Gqa(a) => [&mut a.q_proj, &mut a.k_proj, &mut a.v_proj, &mut a.o_proj].into_iter().for_each(&mut *f),
+            Attention::Mla(a) => {
+                match &mut a.query {
+                    MlaQuery::Full(q) => f(q),
+                    MlaQuery::LowRank { q_a_proj, q_b_proj, .. } => [q_a_proj, q_b_proj].into_iter().for_each(&mut *f),
+                }
+                [&mut a.kv_a_proj_with_mqa, &mut a.kv_b_proj, &mut a.o_proj].into_iter().for_each(&mut *f);
+            }
+        }
+        let mut mlp = |m: &mut SwigluMlp| [&mut m.gate_proj, &mut m.up_proj, &mut m.down_proj].into_iter().for_each(&mut *f);
+        match &mut self.mlp {
+            Mlp::Dense(m) => mlp(m),
+            Mlp::Moe(m) => m.experts.iter_mut().chain(&mut m.shared_experts).for_each(mlp),
+        }
+    }
+
+    /// Norm weights by the module path they have in the checkpoint.
+    pub(crate) fn each_norm<'s>(&'s self, f: &mut dyn FnMut(String, &'s Weight)) {
+        let p = format!("model.layers.{}", self.index);
+        f(format!("{p}.input_layernorm"), &self.input_layernorm);
+        match &self.attention {
+            Attention::Gqa(a) => {
+                a.q_norm.iter().for_each(|w| f(format!("{p}.self_attn.q_norm"), w));
+                a.k_norm.iter().for_each(|w| f(format!("{p}.self_attn.k_norm"), w));
+            }
+            Attention::Mla(a) => {
+                if let MlaQuery::LowRank { q_a_layernorm, .. } = &a.query {
+                    f(format!("{p}.self_attn.q_a_layernorm"), q_a_layernorm);
+                }
+                f(format!("{p}.self_attn.kv_a_layernorm"), &a.kv_a_layernorm);
+            }
+        }
+        f(format!("{p}.post_attention_layernorm"), &self.post_attention_layernorm);
+    }
+
+    pub(crate) fn each_norm_mut(&mut self, f: &mut dyn FnMut(String, &mut Weight)) {
+        let p = format!("model.layers.{}", self.index);
+        f(format!("{p}.input_layernorm"), &mut self.input_layernorm);
+        match &mut self.attention {
+            Attention::Gqa(a) => {
+                a.q_norm.iter_mut().for_each(|w| f(format!("{p}.self_attn.q_norm"), w));
+                a.k_norm.iter_mut().for_each(|w| f(format!("{p}.self_attn.k_norm"), w));
+            }
+            Attention::Mla(a) => {
+                if let MlaQuery::LowRank { q_a_layernorm, .. } = &mut a.query {
+                    f(format!("{p}.self_attn.q_a_layernorm"), q_a_layernorm);
+                }
+                f(format!("{p}.self_attn.kv_a_layernorm"), &mut a.kv_a_layernorm);
+            }
+        }
+        f(format!("{p}.post_attention_layernorm"), &mut self.post_attention_layernorm);
+    }
+}
+
+fn attend<'a>(tape: &mut Tape<'a>, shape: AttentionShape, pass: &Pass<'a>, layer: usize, q: &Var, k: &Var, v: &Var) -> Var {
+    match &pass.keys {
+        Keys::Packed(segments) => tape.attention(shape, segments, q, k, v),
+        Keys::Cached(c) => Var::constant(c.attend(&tape.context.pool, &shape, layer, &q.value, &k.value, &v.value)),
+    }
+}
+
+impl Gqa {
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, pass: &Pass<'a>, layer: usize) -> Var {
+        let c = pass.config;
+        let (mut q, mut k) = (tape.linear(x, &self.q_proj), tape.linear(x, &self.k_proj));
+        let v = tape.linear(x, &self.v_proj);
+        if let (Some(qn), Some(kn)) = (&self.q_norm, &self.k_norm) {
+            q = tape.rms_norm(&q, qn, c.rms_norm_eps as f32);
+            k = tape.rms_norm(&k, kn, c.rms_norm_eps as f32);
+        }
+        let q = tape.rope(&q, &pass.rope, c.head_dim, 0);
+        let k = tape.rope(&k, &pass.rope, c.head_dim, 0);
+        let shape = AttentionShape {
+            num_heads: c.num_attention_heads,
+            num_key_value_heads: c.num_key_value_heads,
+            head_dim_qk: c.head_dim,
+            head_dim_v: c.head_dim,
+            scale: c.softmax_scale() as f32,
+        };
+        let o = attend(tape, shape, pass, layer, &q, &k, &v);
+        tape.linear(&o, &self.o_proj)
+    }
+}
+
+impl Mla {
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, pass: &Pass<'a>, layer: usize) -> Var {
+        let heads = pass.config.num_attention_heads;
+        let m = pass.config.mla.as_ref().expect("an MLA layer has an MLA config");
+        let (n, r, v, latent) = (m.qk_nope_head_dim, m.qk_rope_head_dim, m.v_head_dim, m.kv_lora_rank);
+        // The latents' norms are built with the default epsilon, whatever rms_norm_eps says.
+        let eps = MlaConfig::LATENT_NORM_EPS as f32;
+        let q = match &self.query {
+            MlaQuery::Full(q) => tape.linear(x, q),
+            MlaQuery::LowRank { q_a_proj, q_a_layernorm, q_b_proj } => {
+                let qa = tape.linear(x, q_a_proj);
+                let qa = tape.rms_norm(&qa, q_a_layernorm, eps);
+                tape.linear(&qa, q_b_proj)
+            }
+        };
+        let q = tape.rope(&q, &pass.rope, n + r, n);
+        let kv_a = tape.linear(x, &self.kv_a_proj_with_mqa);
+        let c = tape.columns(&kv_a, 0, latent);
+        let c = tape.rms_norm(&c, &self.kv_a_layernorm, eps);
+        let k_pe = tape.columns(&kv_a, latent, r);
+        let k_pe = tape.rope(&k_pe, &pass.rope, r, 0);
+        let kv_b = tape.linear(&c, &self.kv_b_proj);
+        let k = tape.mla_keys(&kv_b, &k_pe, heads, n, v);
+        let values = tape.mla_values(&kv_b, heads, n, v);
+        let shape = AttentionShape {
+            num_heads: heads,
+            num_key_value_heads: heads,
+            head_dim_qk: n + r,
+            head_dim_v: v,
+            scale: pass.config.softmax_scale() as f32,
+        };
+        drop((kv_a, kv_b, c, k_pe));
+        let o = attend(tape, shape, pass, layer, &q, &k, &values);
+        tape.linear(&o, &self.o_proj)
+    }
+}
+
+impl SwigluMlp {
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> Var {
+        let (g, u) = (tape.linear(x, &self.gate_proj), tape.linear(x, &self.up_proj));
+        let a = tape.swiglu(&g, &u);
+        drop((g, u));
+        tape.linear(&a, &self.down_proj)
+    }
+}
+
+impl Moe {
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, pass: &Pass<'a>, layer: usize) -> Var {
+        let (assignment, weights) = tape.route(x, &self.gate, &self.rule);
+        pass.expert_load.lock().expect("no pass panicked")[layer] = assignment.load();
+        let rows = tape.dispatch(x, &assignment);
+        let g = tape.grouped_linear(&rows, self.experts.iter().map(|e| &e.gate_proj).collect(), &assignment);
+        let u = tape.grouped_linear(&rows, self.experts.iter().map(|e| &e.up_proj).collect(), &assignment);
+        let a = tape.swiglu(&g, &u);
+        drop((rows, g, u));
+        let y = tape.grouped_linear(&a, self.experts.iter().map(|e| &e.down_proj).collect(), &assignment);
+        let routed = tape.combine(&y, &weights, &assignment);
+        match &self.shared_experts {
+            Some(s) => {
+                let shared = s.forward(tape, x);
+                tape.add(&routed, &shared)
+            }
+            None => routed,
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! One decoder described by `config.json`: grouped-query or latent attention, dense or mixture-of-experts MLPs, with
+//! adapters attached from outside. Takes token ids and gives losses, logits and gradients; knows no text and no file
+//! of training data. Weights keep the names, shapes and places they have in the checkpoint.
+#![forbid(unsafe_code)]
+
+mod adapter;
+mod batch;
+mod build;
+mod cache;
+mod coverage;
+mod error;
+mod layer;
+mod load;
+mod merge;
+mod model;
+mod peft;
+mod random;
+mod rope;
+
+pub use adapter::{AdapterSpec, Preset, Targets};
+pub use batch::PackedBatch;
+pub use cache::KvCache;
+pub use coverage::{Coverage, CoverageRow};
+pub use error::ModelError;
+pub use layer::{Attention, Gqa, Layer, Mla, MlaQuery, Mlp, Moe, SwigluMlp};
+pub use load::LoadOptions;
+pub use merge::{MergeReport, StoredDtype};
+pub use model::{BatchLoss, Model, Pass};
+pub use peft::ExpertsLayout;

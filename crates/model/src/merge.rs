@@ -1,0 +1,169 @@
+//! Whole checkpoints out of a decoder: the adapter folded into the weights, or a base made here.
+use crate::model::Model;
+use crate::ModelError;
+use loar_formats::config::ModelConfig;
+use loar_formats::names::{expected_tensors, is_mtp};
+use loar_formats::safetensors::{Checkpoint, DType, ShardWriter, TensorSpec};
+use loar_tape::{Linear, Weight};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredDtype {
+    Bf16,
+    F32,
+}
+
+/// Shards of 5 GB, as the hub's tools cut them.
+const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+
+/// What merging did to the weights.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct MergeReport {
+    /// Tensors an adapter changed.
+    pub merged_tensors: usize,
+    /// Tensors passed on byte for byte.
+    pub unchanged_tensors: usize,
+    /// Entries of merged tensors that differ from the base after rounding, of all their entries.
+    pub changed_entries: u64,
+    pub merged_entries: u64,
+    /// Merged tensors in which rounding undid the whole update although the adapter's product is not zero.
+    pub lost: Vec<String>,
+}
+
+impl Model {
+    /// Writes the adapter folded into the weights (in f32, rounded once) beside everything else of the source
+    /// checkpoint: untouched bf16 tensors and MTP layers byte for byte, FP8 ones dequantised, `quantization_config`
+    /// removed. Files that are not weights are the caller's to copy.
+    pub fn save_merged(&self, source: &Checkpoint, out: &Path, dtype: StoredDtype) -> Result<MergeReport, ModelError> {
+        let linears: HashMap<String, &Linear> = self.linears().into_iter().filter(|l| l.lora.is_some()).map(|l| (format!("{}.weight", l.name), l)).collect();
+        let target = match dtype {
+            StoredDtype::Bf16 => DType::BF16,
+            StoredDtype::F32 => DType::F32,
+        };
+        let scales: Vec<String> = source.tensors().filter(|t| t.dtype == DType::F8E4M3).map(|t| format!("{}_scale_inv", t.name)).collect();
+        let changed = |name: &str| linears.contains_key(name) || self.params.find(name).is_some() || (name == "model.embed_tokens.weight" && self.embed_lora.is_some());
+        let specs: Vec<TensorSpec> = source
+            .tensors()
+            .filter(|t| !scales.contains(&t.name))
+            .map(|t| {
+                let keep = !changed(&t.name) && t.dtype != DType::F8E4M3;
+                TensorSpec { name: t.name.clone(), dtype: if keep { t.dtype } else { target }, shape: t.shape.clone() }
+            })
+            .collect();
+        let mut report = MergeReport::default();
+        let writer = ShardWriter::new(out, specs, MAX_SHARD_BYTES, pt_metadata())?;
+        writer.write(|spec| {
+            let name = spec.name.as_str();
+            if !changed(name) {
+                report.unchanged_tensors += usize::from(source.info(name).is_some_and(|i| i.dtype == spec.dtype));
+                return match source.info(name).map(|i| i.dtype) {
+                    Some(DType::F8E4M3) => Ok(Cow::Owned(encode(&source.to_f32(name)?, spec.dtype))),
+                    _ => Ok(Cow::Owned(source.bytes(name)?.as_ref().to_vec())),
+                };
+            }
+            let base = source.to_f32(name)?;
+            let merged = match linears.get(name) {
+                Some(l) => l.merged(&self.params).data,
+                None if name == "model.embed_tokens.weight" && self.embed_lora.is_some() => self.merged_embedding(),
+                None => self.params.find(name).map(|id| self.params.get(id).value.data.clone()).unwrap_or_default(),
+            };
+            let (new, old) = (encode(&merged, spec.dtype), encode(&base, spec.dtype));
+            let size = if spec.dtype == DType::BF16 { 2 } else { 4 };
+            let differing = new.chunks_exact(size).zip(old.chunks_exact(size)).filter(|(a, b)| a != b).count() as u64;
+            report.merged_tensors += 1;
+            report.merged_entries += merged.len() as u64;
+            report.changed_entries += differing;
+            if differing == 0 && merged.iter().zip(&base).any(|(a, b)| a != b) {
+                report.lost.push(name.to_owned());
+            }
+            Ok(Cow::Owned(new))
+        })?;
+        write_config(&self.config, out, dtype)?;
+        Ok(report)
+    }
+
+    /// Writes the decoder's own weights, adapters folded in, as a checkpoint folder's `model.safetensors` and
+    /// `config.json`: how a base that was trained here becomes a base for others.
+    pub fn save_base(&self, out: &Path, dtype: StoredDtype) -> Result<(), ModelError> {
+        let target = if dtype == StoredDtype::Bf16 { DType::BF16 } else { DType::F32 };
+        let mut values: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+        for l in self.linears() {
+            values.insert(format!("{}.weight", l.name), l.merged(&self.params).data);
+            if let Some(b) = &l.bias {
+                values.insert(format!("{}.bias", l.name), b.to_f32(&self.params));
+            }
+        }
+        values.insert("model.embed_tokens.weight".into(), self.merged_embedding());
+        for (name, w) in self.other_weights() {
+            values.insert(name, w.to_f32(&self.params));
+        }
+        for layer in &self.layers {
+            if let crate::Mlp::Moe(m) = &layer.mlp
+                && let Some(b) = &m.rule.bias
+            {
+                values.insert(format!("model.layers.{}.mlp.gate.e_score_correction_bias", layer.index), b.to_vec());
+            }
+        }
+        let specs: Vec<TensorSpec> = expected_tensors(&self.config)
+            .into_iter()
+            .filter(|(name, ..)| !is_mtp(&self.config, name))
+            .map(|(name, shape, _)| {
+                // The choice bias decides between near-equal experts: release files keep it in f32.
+                let dtype = if name.ends_with("e_score_correction_bias") { DType::F32 } else { target };
+                TensorSpec { name, dtype, shape }
+            })
+            .collect();
+        ShardWriter::new(out, specs, MAX_SHARD_BYTES, pt_metadata())?.write(|spec| Ok(Cow::Owned(encode(values.get(&spec.name).map_or(&[], |v| v), spec.dtype))))?;
+        write_config(&self.config, out, dtype)
+    }
+
+    fn merged_embedding(&self) -> Vec<f32> {
+        let mut w = self.embed_tokens.to_f32(&self.params);
+        if let Some(l) = &self.embed_lora {
+            let (vocab, d) = self.embed_tokens.shape(&self.params);
+            let (a, b) = (&self.params.get(l.a).value, &self.params.get(l.b).value);
+            for v in 0..vocab {
+                for o in 0..d {
+                    let sum: f64 = (0..l.rank).map(|j| f64::from(b.data[o * l.rank + j]) * f64::from(a.data[j * vocab + v])).sum();
+                    w[v * d + o] += (f64::from(l.scaling) * sum) as f32;
+                }
+            }
+        }
+        w
+    }
+
+    /// Norms and routers by tensor name.
+    fn other_weights(&self) -> Vec<(String, &Weight)> {
+        let mut all = vec![("model.norm.weight".to_string(), &self.norm)];
+        for layer in &self.layers {
+            layer.each_norm(&mut |path, w| all.push((format!("{path}.weight"), w)));
+            if let crate::Mlp::Moe(m) = &layer.mlp {
+                all.push((format!("model.layers.{}.mlp.gate.weight", layer.index), &m.gate));
+            }
+        }
+        all
+    }
+}
+
+fn pt_metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_string(), "pt".to_string())])
+}
+
+fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
+    match dtype {
+        DType::BF16 => values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+fn write_config(config: &ModelConfig, out: &Path, dtype: StoredDtype) -> Result<(), ModelError> {
+    let mut config = config.clone();
+    config.quantization = None;
+    config.set_dtype(if dtype == StoredDtype::Bf16 { "bfloat16" } else { "float32" });
+    let path = out.join("config.json");
+    let text = serde_json::to_string_pretty(&config.to_json()).map_err(|e| ModelError::Write { path: path.clone(), message: e.to_string() })? + "\n";
+    loar_artifact::write_atomic(&path, text.as_bytes()).map_err(|e| ModelError::Write { path: path.clone(), message: e.to_string() })?;
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! What every operation needs besides its operands: the threads and the precision of matrix products.
+use loar_kernels::{Gemm, Matrix, Pool, Precision};
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub struct Context {
+    pub pool: Arc<Pool>,
+    /// How operands enter matrix products of the body and the head; the router always multiplies in f32.
+    pub precision: Precision,
+}
+
+impl Context {
+    pub fn new(threads: usize, precision: Precision) -> Context {
+        Context { pool: Arc::new(Pool::new(threads)), precision }
+    }
+
+    /// `c[m, n] (+)= alpha * a[m, k] * b[k, n]` in the context's precision; `c` is contiguous.
+    #[allow(clippy::too_many_arguments)]
+    pub fn gemm(&self, m: usize, n: usize, k: usize, a: Matrix, b: Matrix, alpha: f32, accumulate: bool, c: &mut [f32]) {
+        self.gemm_in(self.precision, m, n, k, a, b, alpha, accumulate, c);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub fn gemm_in(&self, precision: Precision, m: usize, n: usize, k: usize, a: Matrix, b: Matrix, alpha: f32, accumulate: bool, c: &mut [f32]) {
+        Gemm { m, n, k, a, b, alpha, accumulate, precision }.run(&self.pool, c, n);
+    }
+}

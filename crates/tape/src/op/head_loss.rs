@@ -1,0 +1,100 @@
+//! Output head and cross-entropy in one, on labelled tokens only and a chunk of rows at a time:
+//! L = Σ_t logsumexp(z_t) − z_t[target], z = h·Wᵀ. Logits of a chunk turn into their gradient softmax(z) − onehot in
+//! place, so the whole `[t, vocab]` matrix never exists (as in Liger's fused linear cross-entropy; Hsu et al. 2024).
+use super::linear;
+use crate::{Linear, ParamId, Tape, Tensor, Var};
+
+/// Logit entries of one chunk: 64 MB in f32.
+const CHUNK_ENTRIES: usize = 16 << 20;
+
+pub struct HeadLoss {
+    /// Sum of the losses, to be seeded with the weight of one token (`[1, 1]`).
+    pub total: Var,
+    /// Negative log-likelihood of each labelled token, in the order of the targets.
+    pub per_token: Vec<f32>,
+}
+
+impl HeadLoss {
+    pub fn sum(&self) -> f64 {
+        self.per_token.iter().map(|x| f64::from(*x)).sum()
+    }
+}
+
+impl<'a> Tape<'a> {
+    /// `h [t, d]`; `targets`: (row of h, token that should follow).
+    pub fn head_loss(&mut self, h: &Var, head: &'a Linear, targets: &[(usize, u32)]) -> HeadLoss {
+        let (d, vocab, n) = (h.cols(), head.out_features, targets.len());
+        let wanted = (h.needs_grad() || head.is_trainable()) && self.is_recording();
+        let chunk = (CHUNK_ENTRIES / vocab).clamp(1, n.max(1));
+        let mut per_token = Vec::with_capacity(n);
+        let mut dh = Tensor::zeros(if wanted && h.needs_grad() { h.rows() } else { 0 }, d);
+        let mut param_grads: Vec<(ParamId, Tensor)> = Vec::new();
+        let mut z = vec![0f32; chunk * vocab];
+        for part in targets.chunks(chunk) {
+            let mut x = Tensor::zeros(part.len(), d);
+            for (i, (row, _)) in part.iter().enumerate() {
+                x.row_mut(i).copy_from_slice(h.value.row(*row));
+            }
+            let z = &mut z[..part.len() * vocab];
+            let saved = linear::forward(self.context, self.params, head, &x.data, part.len(), z, self.dropout, wanted);
+            let losses = softmax_rows(self.context, z, vocab, part, wanted);
+            per_token.extend(losses);
+            if wanted {
+                let (dx, grads) = linear::backward(self.context, self.params, head, &x.data, part.len(), &saved, z, h.needs_grad());
+                if let Some(dx) = dx {
+                    for (i, (row, _)) in part.iter().enumerate() {
+                        for (a, b) in dh.row_mut(*row).iter_mut().zip(dx.row(i)) {
+                            *a += b;
+                        }
+                    }
+                }
+                for (id, g) in grads {
+                    match param_grads.iter_mut().find(|(i, _)| *i == id) {
+                        Some((_, sum)) => sum.add_assign(&g),
+                        None => param_grads.push((id, g)),
+                    }
+                }
+            }
+        }
+        let total = Tensor::new(1, 1, vec![per_token.iter().map(|x| f64::from(*x)).sum::<f64>() as f32]);
+        let h = h.without_value();
+        let total = self.push(total, wanted, move |back, seed| {
+            let s = seed.data[0];
+            if h.needs_grad() {
+                dh.scale(s);
+                back.give(&h, dh);
+            }
+            for (id, mut g) in param_grads {
+                g.scale(s);
+                back.give_param(id, g);
+            }
+        });
+        HeadLoss { total, per_token }
+    }
+}
+
+/// Each row's loss; with `gradient`, the row becomes softmax − onehot.
+fn softmax_rows(context: &crate::Context, z: &mut [f32], vocab: usize, part: &[(usize, u32)], gradient: bool) -> Vec<f32> {
+    let rows: Vec<std::sync::Mutex<(&mut [f32], f32)>> = z.chunks_exact_mut(vocab).map(|r| std::sync::Mutex::new((r, 0.0))).collect();
+    context.pool.run(rows.len(), &|i| {
+        let mut guard = rows[i].lock().expect("no task panicked");
+        let target = part[i].1 as usize;
+        let (row, loss) = &mut *guard;
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let at = row[target];
+        let mut sum = 0f64;
+        if gradient {
+            for x in row.iter_mut() {
+                *x = (*x - max).exp();
+                sum += f64::from(*x);
+            }
+            let inv = (1.0 / sum) as f32;
+            row.iter_mut().for_each(|x| *x *= inv);
+            row[target] -= 1.0;
+        } else {
+            sum = row.iter().map(|x| f64::from((*x - max).exp())).sum();
+        }
+        *loss = (f64::from(max) + sum.ln() - f64::from(at)) as f32;
+    });
+    rows.into_iter().map(|r| r.into_inner().expect("no task panicked").1).collect()
+}
