@@ -128,12 +128,9 @@ fn chat(row: &mut Map<String, Value>, format: Format, reading: &mut Reading<'_>)
             return None;
         }
     };
-    let before = reading.faults.len();
-    let mut messages = turns(list, base, reading);
-    let whole = reading.faults.len() == before;
-    if whole {
-        order::check(&messages, base, reading);
-    }
+    let messages = turns(list, base, reading);
+    order::check(&messages, base, reading);
+    let mut messages: Vec<Message> = messages.into_iter().flatten().collect();
     if let Some(system) = optional_text(row, "system", reading) {
         if messages.first().is_some_and(|m| m.role == "system") {
             let fault = RowFault::new(
@@ -358,9 +355,8 @@ fn turn_pair(
     (completion, completion_path): (Value, &str),
     reading: &mut Reading<'_>,
 ) -> Option<Body> {
-    let before = reading.faults.len();
     let read = |value: Value, path: &str, role: &str, reading: &mut Reading<'_>| match value {
-        Value::String(text) => vec![Message::new(role, text)],
+        Value::String(text) => vec![Some(Message::new(role, text))],
         other => match list_of(other, path) {
             Ok(list) => turns(list, path, reading),
             Err(fault) => {
@@ -370,15 +366,14 @@ fn turn_pair(
         },
     };
     let mut messages = read(prompt, prompt_path, "user", reading);
-    for message in &mut messages {
+    for message in messages.iter_mut().flatten() {
         message.train = false;
     }
     messages.extend(read(completion, completion_path, "assistant", reading));
-    if reading.faults.len() == before {
-        order::check(&messages, "prompt+completion", reading);
-    }
+    let base = format!("{prompt_path}+{completion_path}");
+    order::check(&messages, &base, reading);
     let mut conversation = Conversation {
-        messages,
+        messages: messages.into_iter().flatten().collect(),
         ..Conversation::default()
     };
     extras(row, &mut conversation, reading);

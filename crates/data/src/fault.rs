@@ -231,6 +231,9 @@ const SHOWN: usize = 60;
 
 /// A text in backticks, shortened to [`SHOWN`] characters, line breaks and backticks escaped.
 pub(crate) fn quote(text: &str) -> String {
+    if text.is_empty() {
+        return "an empty text".into();
+    }
     let mut out = String::from("`");
     let mut left = text.chars();
     for c in left.by_ref().take(SHOWN) {

@@ -10,14 +10,19 @@ use serde_json::Value;
 use crate::fault::{FaultKind, quote};
 use crate::turns::Reading;
 
-/// Checks a conversation whose messages were all read; `base` is the path of the list.
-pub(crate) fn check(messages: &[Message], base: &str, reading: &mut Reading<'_>) {
+/// Checks a conversation; `base` is the path of the list. A turn that could not be read (`None`)
+/// has its own fault already and excuses what follows it.
+pub(crate) fn check(messages: &[Option<Message>], base: &str, reading: &mut Reading<'_>) {
     let mut before: Option<&Message> = None;
     let mut started = false;
     // Ids of the calls that tool turns may answer; absent when no call is open.
     let mut open: Option<BTreeSet<&str>> = None;
     for (index, message) in messages.iter().enumerate() {
         let path = format!("{base}[{index}]");
+        let Some(message) = message else {
+            (started, before, open) = (true, None, Some(BTreeSet::new()));
+            continue;
+        };
         let assistant = message.role == "assistant";
         let blank = message.content.trim().is_empty();
         if !assistant && !message.tool_calls.is_empty() {
@@ -84,15 +89,14 @@ pub(crate) fn check(messages: &[Message], base: &str, reading: &mut Reading<'_>)
         started = true;
         before = Some(message);
     }
-    if !messages.iter().any(|m| m.role == "assistant" && m.train) {
-        let roles: Vec<&str> = messages.iter().take(8).map(|m| m.role.as_str()).collect();
-        let untrained = messages.iter().filter(|m| m.role == "assistant").count();
-        let found = match untrained {
+    let read: Vec<&Message> = messages.iter().flatten().collect();
+    let trained = read.iter().any(|m| m.role == "assistant" && m.train);
+    if !trained && !messages.is_empty() && read.len() == messages.len() {
+        let roles: Vec<&str> = read.iter().take(8).map(|m| m.role.as_str()).collect();
+        let found = match read.iter().filter(|m| m.role == "assistant").count() {
             0 => format!("the roles {}", quote(&roles.join(", "))),
-            n => format!(
-                "{n} assistant turn{} with weight 0",
-                if n == 1 { "" } else { "s" }
-            ),
+            1 => "1 assistant turn with weight 0".to_owned(),
+            n => format!("{n} assistant turns with weight 0"),
         };
         reading.fault(base, FaultKind::NoTrainableTurn, found);
     }

@@ -181,20 +181,39 @@ fn fits(row: &Map<String, Value>, fields: Fields<'_>) -> Option<(Format, String)
     Some((Format::Text, format!("`{}`", fields.name(text))))
 }
 
-/// The schema most of the first rows fit, and why; the first seen among equals.
+/// The schema most of the first rows fit, and why; the first seen among equals. When no row has
+/// all its values, the names alone decide: a table names its columns in every row.
 pub(crate) fn detect<'r>(
-    rows: impl Iterator<Item = &'r Map<String, Value>>,
+    rows: impl Iterator<Item = &'r Map<String, Value>> + Clone,
     options: &ReadOptions,
 ) -> Option<(Format, String)> {
+    vote(rows.clone().map(|row| fits(row, Fields(options)))).or_else(|| {
+        let fill = |value: &Value| {
+            if value.is_null() {
+                Value::String("[".into())
+            } else {
+                value.clone()
+            }
+        };
+        vote(rows.map(|row| {
+            let row = row
+                .iter()
+                .map(|(name, value)| (name.clone(), fill(value)))
+                .collect();
+            fits(&row, Fields(options))
+        }))
+    })
+}
+
+fn vote(fitted: impl Iterator<Item = Option<(Format, String)>>) -> Option<(Format, String)> {
     let mut votes: Vec<(Format, String, usize)> = Vec::new();
     let mut looked = 0;
-    for row in rows.take(PROBE) {
+    for fit in fitted.take(PROBE) {
         looked += 1;
-        if let Some((format, why)) = fits(row, Fields(options)) {
-            match votes.iter_mut().find(|(seen, ..)| *seen == format) {
-                Some((.., count)) => *count += 1,
-                None => votes.push((format, why, 1)),
-            }
+        let Some((format, why)) = fit else { continue };
+        match votes.iter_mut().find(|(seen, ..)| *seen == format) {
+            Some((.., count)) => *count += 1,
+            None => votes.push((format, why, 1)),
         }
     }
     let best = votes.iter().rev().max_by_key(|(.., count)| *count)?;
@@ -203,8 +222,10 @@ pub(crate) fn detect<'r>(
     } else {
         format!("{looked} rows")
     };
-    let why = format!("{} in {} of the first {rows}", best.1, best.2);
-    Some((best.0, why))
+    Some((
+        best.0,
+        format!("{} in {} of the first {rows}", best.1, best.2),
+    ))
 }
 
 /// The fault for a row that fits nothing.
@@ -212,9 +233,10 @@ pub(crate) fn no_schema(row: &Map<String, Value>) -> RowFault {
     if row.contains_key("chosen") && row.contains_key("rejected") {
         return RowFault::new("", FaultKind::PreferenceData, "`chosen` and `rejected`");
     }
-    let keys: Vec<&str> = row.keys().take(12).map(String::as_str).collect();
+    let with_value = row.iter().filter(|(_, value)| !value.is_null());
+    let keys: Vec<&str> = with_value.map(|(key, _)| key.as_str()).take(12).collect();
     let found = match keys.as_slice() {
-        [] => "an empty object".into(),
+        [] => "an object without values".into(),
         keys => format!("the fields {}", quote(&keys.join(", "))),
     };
     RowFault::new("", FaultKind::UnknownSchema, found)

@@ -113,32 +113,36 @@ pub(crate) fn csv(
         return Ok(());
     }
     let names = header(&record).map_err(|fault| end(1, fault))?;
+    // One record is held back, because only the last one can be a quote that never closes.
+    let mut next = ByteRecord::new();
+    let mut held: Option<u64> = None;
     loop {
         left.set(budget);
         let line = csv.position().line();
-        match csv.read_byte_record(&mut record) {
-            Ok(false) => return Ok(()),
-            Ok(true) => {}
-            Err(error) => return Err(stop(error, line)),
+        let more = csv
+            .read_byte_record(&mut next)
+            .map_err(|error| stop(error, line))?;
+        if let Some(line) = held {
+            let last = record.iter().next_back().unwrap_or_default();
+            let value = if !more && quotes.get() % 2 == 1 && last.contains(&b'\n') {
+                let found = format!(
+                    "a last field of {} bytes up to the end of the file",
+                    last.len()
+                );
+                Err(RowFault::new("", FaultKind::UnclosedQuote, found))
+            } else {
+                fields(&names, &record)
+            };
+            sink(RawRow {
+                line: to_usize(line),
+                value,
+            });
         }
-        let line = record.position().map_or(line, csv::Position::line);
-        let unclosed = csv.is_done() && quotes.get() % 2 == 1;
-        let last = record.iter().next_back().unwrap_or_default();
-        if unclosed && last.contains(&b'\n') {
-            let found = format!(
-                "a last field of {} bytes up to the end of the file",
-                last.len()
-            );
-            sink(RawRow::bad(
-                to_usize(line),
-                RowFault::new("", FaultKind::UnclosedQuote, found),
-            ));
-            continue;
+        if !more {
+            return Ok(());
         }
-        sink(RawRow {
-            line: to_usize(line),
-            value: fields(&names, &record),
-        });
+        held = Some(next.position().map_or(line, csv::Position::line));
+        std::mem::swap(&mut record, &mut next);
     }
 }
 

@@ -75,23 +75,29 @@ pub(crate) fn list_of(value: Value, path: &str) -> Result<Vec<Value>, RowFault> 
     }
 }
 
-/// Reads the turns of `list`; `base` is the path of the list.
-pub(crate) fn turns(list: Vec<Value>, base: &str, reading: &mut Reading<'_>) -> Vec<Message> {
+/// Reads the turns of `list`; `base` is the path of the list. A turn with a fault of its own is
+/// `None`, so that the others keep their places.
+pub(crate) fn turns(
+    list: Vec<Value>,
+    base: &str,
+    reading: &mut Reading<'_>,
+) -> Vec<Option<Message>> {
     if list.is_empty() {
         reading.fault(base, FaultKind::EmptyConversation, "an empty list");
     }
     let mut messages = Vec::with_capacity(list.len());
     for (index, value) in list.into_iter().enumerate() {
         let path = format!("{base}[{index}]");
-        match value {
-            Value::Object(turn) => messages.extend(message(turn, &path, base, reading)),
+        messages.push(match value {
+            Value::Object(turn) => message(turn, &path, base, reading),
             other => {
                 let fault = RowFault::new(path, FaultKind::WrongType, describe(&other));
                 reading
                     .faults
                     .push(fault.mend("a turn is an object with a role and a content"));
+                None
             }
-        }
+        });
     }
     messages
 }
