@@ -14,10 +14,11 @@ pub(crate) struct ConfigStrings {
     pub bos: Option<String>,
     pub eos: Option<String>,
     pub pad: Option<String>,
-    pub unk: Option<String>,
     pub add_bos: Option<bool>,
     pub add_eos: Option<bool>,
     pub clean_up: Option<bool>,
+    /// No file was given: the usual strings are looked for in the vocabulary.
+    pub guess: bool,
 }
 
 /// A token string: plain, or as an object with `content`.
@@ -42,10 +43,10 @@ pub(crate) fn read_config(bytes: Option<&[u8]>) -> Result<ConfigStrings, Tokeniz
         bos: token_string(value.get("bos_token")),
         eos: token_string(value.get("eos_token")),
         pad: token_string(value.get("pad_token")),
-        unk: token_string(value.get("unk_token")),
         add_bos: flag("add_bos_token"),
         add_eos: flag("add_eos_token"),
         clean_up: flag("clean_up_tokenization_spaces"),
+        guess: false,
     })
 }
 
@@ -196,8 +197,19 @@ impl Tokenizer {
             ));
         }
         if let Some(template) = template {
-            for (wrong, right) in self.look_alikes(template.source()) {
-                warnings.push(format!("the template writes `{wrong}`, which is plain text; the vocabulary has `{right}`"));
+            let alike = self.look_alikes(template.source());
+            let mut seen: Vec<&str> = Vec::new();
+            for literal in bar_strings(template.source()) {
+                if self.id(literal).is_some() || seen.contains(&literal) {
+                    continue;
+                }
+                seen.push(literal);
+                warnings.push(match alike.iter().find(|(wrong, _)| wrong == literal) {
+                    Some((_, right)) => {
+                        format!("the template writes `{literal}`, which is plain text; the vocabulary has `{right}`")
+                    }
+                    None => format!("the template writes `{literal}`, which is no token of this vocabulary"),
+                });
             }
         }
         warnings

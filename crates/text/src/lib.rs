@@ -11,17 +11,25 @@ pub mod conversation;
 pub mod encode;
 mod environment;
 mod facts;
+mod hide;
+mod prepare;
 mod python;
+mod row;
+mod shape;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
+mod turn;
+mod visualize;
 mod vocab;
 
 pub use conversation::{Body, Conversation, ConversationError, Message};
 pub use encode::{
-    EmptyThink, EncodeOptions, Encoder, Prompt, RowError, RowStats, Thinking, TokenRow, TurnSpan,
+    EmptyThink, EncodeOptions, Encoder, Prompt, RowError, RowFault, RowStats, Thinking, TokenRow,
+    TurnSpan,
 };
 pub use facts::TokenizerFacts;
 pub use stream::{Parsed, StreamEvent, StreamParser, ToolCall};
 pub use template::{ChatTemplate, RenderRequest, TemplateError};
 pub use tokenizer::{Special, StreamDecoder, Tokenizer, TokenizerError};
+pub use visualize::visualize;

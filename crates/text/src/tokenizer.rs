@@ -270,7 +270,23 @@ impl Tokenizer {
 }
 
 impl Parts {
-    fn build(full: Inner, config: ConfigStrings) -> Result<Self, TokenizerError> {
+    fn build(full: Inner, mut config: ConfigStrings) -> Result<Self, TokenizerError> {
+        if config.guess {
+            let known = |names: &[&str]| {
+                names
+                    .iter()
+                    .find(|n| full.token_to_id(n).is_some())
+                    .map(|n| n.to_string())
+            };
+            config.bos = known(&["<｜begin▁of▁sentence｜>", "<|begin_of_text|>"]);
+            config.eos = known(&[
+                "<｜end▁of▁sentence｜>",
+                "<|im_end|>",
+                "<|eot_id|>",
+                "<|endoftext|>",
+            ]);
+            config.pad = known(&["<｜▁pad▁｜>", "<|endoftext|>"]);
+        }
         let mut added: Vec<(u32, AddedToken)> =
             full.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
