@@ -1,6 +1,19 @@
 //! Causal attention over packed documents of different lengths, with grouped key/value heads and head sizes that
 //! differ between keys and values (MLA). softmax(q·kᵀ·scale)·v.
-use crate::Pool;
+//!
+//! Keys are taken in fixed blocks from the document's first, with a running maximum and sum (Milakov & Gimelshein
+//! 2018; Dao 2022), so no matrix of scores over all pairs exists. A row's result depends on its own query and the
+//! keys it sees, in that order: decoding with a cache gives the bits of a full recompute. Gradients are summed in a
+//! fixed order whatever the threads. Values are expected to be finite: a masked key's weight is 0, and 0 times an
+//! infinite value of the same block would be NaN.
+mod backward;
+mod forward;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::{Isa, Pool};
+pub use reference::{reference_backward, reference_forward};
 
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
@@ -21,10 +34,28 @@ pub struct Segment {
     pub k_len: usize,
 }
 
-/// q `[Tq, H, dqk]`, k `[Tk, KV, dqk]`, v `[Tk, KV, dv]` → out `[Tq, H, dv]`, lse `[Tq, H]` (log-sum-exp of the scaled scores).
+impl Segment {
+    /// Keys that query `i` sees.
+    #[inline]
+    fn limit(&self, i: usize) -> usize {
+        self.k_len - self.q_len + i + 1
+    }
+}
+
+/// Keys in a block. Part of the result's definition.
+const KEYS: usize = 64;
+/// Queries in a block; part of the definition of dk and dv only.
+const QUERIES: usize = 128;
+
+/// q `[Tq, H, dqk]`, k `[Tk, KV, dqk]`, v `[Tk, KV, dv]` → out `[Tq, H, dv]`, lse `[Tq, H]` (log-sum-exp of the scaled
+/// scores). Rows of out and lse that belong to no segment are left alone.
+///
+/// # Panics
+/// When heads do not divide into groups, a segment reaches past its rows or has more queries than keys, or two
+/// segments share a query row.
 #[allow(clippy::too_many_arguments)]
 pub fn forward(
-    _pool: &Pool,
+    pool: &Pool,
     s: &AttentionShape,
     segments: &[Segment],
     q: &[f32],
@@ -33,40 +64,35 @@ pub fn forward(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    let (h_n, kv_n, dq, dv) = (s.num_heads, s.num_key_value_heads, s.head_dim_qk, s.head_dim_v);
-    for g in segments {
-        for i in 0..g.q_len {
-            for h in 0..h_n {
-                let kh = h / (h_n / kv_n);
-                let n = g.k_len - g.q_len + i + 1;
-                let qr = &q[((g.q_start + i) * h_n + h) * dq..][..dq];
-                let scores: Vec<f32> = (0..n)
-                    .map(|j| {
-                        qr.iter().zip(&k[((g.k_start + j) * kv_n + kh) * dq..][..dq]).map(|(a, b)| a * b).sum::<f32>()
-                            * s.scale
-                    })
-                    .collect();
-                let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let sum: f32 = scores.iter().map(|x| (x - max).exp()).sum();
-                let l = max + sum.ln();
-                lse[(g.q_start + i) * h_n + h] = l;
-                let o = &mut out[((g.q_start + i) * h_n + h) * dv..][..dv];
-                o.fill(0.0);
-                for (j, x) in scores.iter().enumerate() {
-                    let p = (x - l).exp();
-                    for (o, v) in o.iter_mut().zip(&v[((g.k_start + j) * kv_n + kh) * dv..][..dv]) {
-                        *o += p * v;
-                    }
-                }
-            }
-        }
-    }
+    forward_on(Isa::best(), pool, s, segments, q, k, v, out, lse);
+}
+
+/// [`forward`] with a chosen instruction set, for tests and measurements.
+#[allow(clippy::too_many_arguments)]
+pub fn forward_on(
+    isa: Isa,
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let tokens = check(s, segments, q.len(), k.len(), v.len());
+    exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
+    exact("lse", lse.len(), tokens * s.num_heads);
+    forward::run(isa, pool, s, segments, q, k, v, out, lse);
 }
 
 /// Gradients of `forward` with respect to q, k and v; dq, dk, dv are overwritten.
+///
+/// # Panics
+/// As [`forward`], and when two segments share a key row.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
-    _pool: &Pool,
+    pool: &Pool,
     s: &AttentionShape,
     segments: &[Segment],
     q: &[f32],
@@ -79,37 +105,80 @@ pub fn backward(
     dk: &mut [f32],
     dv: &mut [f32],
 ) {
-    let (h_n, kv_n, dqk, dvn) = (s.num_heads, s.num_key_value_heads, s.head_dim_qk, s.head_dim_v);
-    dq.fill(0.0);
-    dk.fill(0.0);
-    dv.fill(0.0);
-    for g in segments {
-        for i in 0..g.q_len {
-            for h in 0..h_n {
-                let kh = h / (h_n / kv_n);
-                let n = g.k_len - g.q_len + i + 1;
-                let qi = ((g.q_start + i) * h_n + h) * dqk;
-                let oi = ((g.q_start + i) * h_n + h) * dvn;
-                let (o, d) = (&out[oi..][..dvn], &dout[oi..][..dvn]);
-                let delta: f32 = o.iter().zip(d).map(|(a, b)| a * b).sum();
-                let l = lse[(g.q_start + i) * h_n + h];
-                for j in 0..n {
-                    let ki = ((g.k_start + j) * kv_n + kh) * dqk;
-                    let vi = ((g.k_start + j) * kv_n + kh) * dvn;
-                    let score: f32 =
-                        q[qi..qi + dqk].iter().zip(&k[ki..ki + dqk]).map(|(a, b)| a * b).sum::<f32>() * s.scale;
-                    let p = (score - l).exp();
-                    let dp: f32 = d.iter().zip(&v[vi..vi + dvn]).map(|(a, b)| a * b).sum();
-                    let ds = p * (dp - delta) * s.scale;
-                    for c in 0..dqk {
-                        dq[qi + c] += ds * k[ki + c];
-                        dk[ki + c] += ds * q[qi + c];
-                    }
-                    for c in 0..dvn {
-                        dv[vi + c] += p * d[c];
-                    }
-                }
-            }
-        }
+    backward_on(Isa::best(), pool, s, segments, q, k, v, out, lse, dout, dq, dk, dv);
+}
+
+/// [`backward`] with a chosen instruction set, for tests and measurements.
+#[allow(clippy::too_many_arguments)]
+pub fn backward_on(
+    isa: Isa,
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    dout: &[f32],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let tokens = check(s, segments, q.len(), k.len(), v.len());
+    apart("key", segments.iter().map(|g| (g.k_start, g.k_len)).collect());
+    for (name, len) in [("out", out.len()), ("dout", dout.len())] {
+        exact(name, len, tokens * s.num_heads * s.head_dim_v);
     }
+    exact("lse", lse.len(), tokens * s.num_heads);
+    exact("dq", dq.len(), q.len());
+    exact("dk", dk.len(), k.len());
+    exact("dv", dv.len(), v.len());
+    backward::run(isa, pool, s, segments, &backward::Inputs { q, k, v, out, lse, dout }, dq, dk, dv);
+}
+
+/// Returns the number of query rows.
+#[track_caller]
+fn check(s: &AttentionShape, segments: &[Segment], q: usize, k: usize, v: usize) -> usize {
+    let (h, kv) = (s.num_heads, s.num_key_value_heads);
+    assert!(kv > 0 && h > 0 && h.is_multiple_of(kv), "{h} heads do not divide into groups over {kv} key/value heads");
+    assert!(
+        s.head_dim_qk > 0 && s.head_dim_v > 0,
+        "head sizes {} and {} must be positive",
+        s.head_dim_qk,
+        s.head_dim_v
+    );
+    let (tokens, keys) = (q / (h * s.head_dim_qk), k / (kv * s.head_dim_qk));
+    exact("q", q, tokens * h * s.head_dim_qk);
+    exact("k", k, keys * kv * s.head_dim_qk);
+    exact("v", v, keys * kv * s.head_dim_v);
+    for g in segments {
+        assert!(
+            g.q_len <= g.k_len && g.q_start + g.q_len <= tokens && g.k_start + g.k_len <= keys,
+            "{g:?} does not fit {tokens} query and {keys} key rows, or has more queries than keys"
+        );
+    }
+    apart("query", segments.iter().map(|g| (g.q_start, g.q_len)).collect());
+    tokens
+}
+
+/// Panics when two ranges (start, length) overlap: tasks write them in parallel.
+#[track_caller]
+fn apart(what: &str, mut ranges: Vec<(usize, usize)>) {
+    ranges.retain(|r| r.1 > 0);
+    ranges.sort_unstable();
+    for w in ranges.windows(2) {
+        assert!(w[0].0 + w[0].1 <= w[1].0, "segments share {what} row {}", w[1].0);
+    }
+}
+
+#[track_caller]
+fn exact(name: &str, actual: usize, expected: usize) {
+    assert!(actual == expected, "{name} has {actual} elements, expected {expected}");
+}
+
+/// A pool without helpers, for the products inside one task.
+fn inline_pool() -> &'static Pool {
+    static INLINE: std::sync::OnceLock<Pool> = std::sync::OnceLock::new();
+    INLINE.get_or_init(|| Pool::new(1))
 }

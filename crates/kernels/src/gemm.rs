@@ -13,6 +13,7 @@ mod reference;
 mod tests;
 mod tile;
 
+use crate::pool::Shareable;
 use crate::{Isa, Pool};
 pub use reference::{reference, reference_f64};
 
@@ -91,8 +92,6 @@ impl Gemm<'_> {
         if self.m == 0 || self.n == 0 {
             return;
         }
-        check("a", &self.a, self.m, self.k);
-        check("b", &self.b, self.k, self.n);
         assert!(
             (self.m == 1 || c_stride >= self.n) && (self.m - 1) * c_stride + self.n <= c.len(),
             "c of {} elements with stride {c_stride} is too short for {} x {}",
@@ -100,7 +99,21 @@ impl Gemm<'_> {
             self.m,
             self.n
         );
-        blocked::run(self, isa, pool, c, c_stride);
+        // SAFETY: C has just been checked, and the borrow keeps everybody else out of it.
+        unsafe { self.run_at(isa, pool, c.as_mut_ptr(), c_stride) }
+    }
+
+    /// [`Gemm::run_on`] for callers whose tasks write interleaved rows of one matrix.
+    ///
+    /// # Safety
+    /// `c` is valid for `m` rows of `n` elements at `c_stride`, and nobody else accesses those meanwhile.
+    pub(crate) unsafe fn run_at(&self, isa: Isa, pool: &Pool, c: *mut f32, c_stride: usize) {
+        if self.m == 0 || self.n == 0 {
+            return;
+        }
+        check("a", &self.a, self.m, self.k);
+        check("b", &self.b, self.k, self.n);
+        blocked::run(self, isa, pool, Shareable(c), c_stride);
     }
 }
 

@@ -42,7 +42,7 @@ struct Panels {
     count: usize,
 }
 
-pub(super) fn run(g: &Gemm, isa: Isa, pool: &Pool, c: &mut [f32], c_stride: usize) {
+pub(super) fn run(g: &Gemm, isa: Isa, pool: &Pool, c: Shareable<f32>, c_stride: usize) {
     let format = match (g.precision, isa.level()) {
         (Precision::F32, _) => Format::F32,
         (Precision::Bf16, Level::Avx512Bf16) => Format::Pairs,
@@ -61,7 +61,7 @@ pub(super) fn run(g: &Gemm, isa: Isa, pool: &Pool, c: &mut [f32], c_stride: usiz
         full: kernel(isa.level(), format, geometry.nr, geometry.mr),
         alpha: g.alpha,
         accumulate: g.accumulate,
-        c: Shareable(c.as_mut_ptr()),
+        c,
         c_stride,
     };
     let (rows, columns) = (g.m.div_ceil(geometry.mr), g.n.div_ceil(geometry.nr));
@@ -191,8 +191,8 @@ impl Plan<'_> {
             let run = if live == mr { self.full } else { kernel(self.isa.level(), self.format, nr, live) };
             let panel = &a[i * words * mr..(i + 1) * words * mr];
             assert!(b.len() == words * nr);
-            // SAFETY: the panels hold `words` steps by the two lines above; the tile lies inside C, whose size
-            // `Gemm::run_on` checked, and no other job has a tile at the same place; the kernel is of `isa`.
+            // SAFETY: the panels hold `words` steps by the two lines above; the tile lies inside C, which
+            // `Gemm::run_at`'s caller vouches for, and no other job has a tile at the same place; the kernel is of `isa`.
             unsafe {
                 run(&Tile {
                     words,

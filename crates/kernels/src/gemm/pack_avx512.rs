@@ -43,7 +43,7 @@ pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out
                 words: strip.words,
                 out: out.as_mut_ptr(),
             };
-            // SAFETY: `Gemm::run_on` checked that every (line, k) lies inside the values, `pack` that out holds
+            // SAFETY: `Gemm::run_at` checked that every (line, k) lies inside the values, `pack` that out holds
             // words·width, and the caller that the machine has AVX-512 (with BF16 for pairs: see below).
             unsafe { if rows { $crosswise(&job) } else { $along(&job) } }
         }};

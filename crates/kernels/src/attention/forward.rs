@@ -1,0 +1,186 @@
+//! Forward pass: one task per block of queries of a head (or per query, for all heads of a group, when decoding).
+use super::{AttentionShape, KEYS, QUERIES, Segment, inline_pool};
+use crate::gemm::{Gemm, Matrix, Precision};
+use crate::pool::Shareable;
+use crate::scratch::{TILES, with_f32};
+use crate::simd::{Simd, exp, simd_fn};
+use crate::{Isa, Pool};
+
+/// Rows that lie at one stride in q and out and share a key/value head: queries `first..` of head `head`, or heads
+/// `head..` of query `first`. Row (t, h) of q, out and lse has index t·H + h.
+struct Rows {
+    segment: Segment,
+    first: usize,
+    head: usize,
+    count: usize,
+    over_heads: bool,
+}
+
+impl Rows {
+    fn index(&self, s: &AttentionShape, r: usize) -> usize {
+        let (i, h) = if self.over_heads { (0, r) } else { (r, 0) };
+        (self.segment.q_start + self.first + i) * s.num_heads + self.head + h
+    }
+    fn limit(&self, r: usize) -> usize {
+        self.segment.limit(self.first + if self.over_heads { 0 } else { r })
+    }
+}
+
+fn tasks(s: &AttentionShape, segments: &[Segment]) -> Vec<Rows> {
+    let group = s.num_heads / s.num_key_value_heads;
+    let mut all = vec![];
+    for segment in segments {
+        let segment = *segment;
+        if segment.q_len < group {
+            for first in 0..segment.q_len {
+                for head in (0..s.num_heads).step_by(group) {
+                    all.push(Rows { segment, first, head, count: group, over_heads: true });
+                }
+            }
+        } else {
+            // The last queries see most keys: long tasks first.
+            for first in (0..segment.q_len).step_by(QUERIES).rev() {
+                for head in 0..s.num_heads {
+                    let count = QUERIES.min(segment.q_len - first);
+                    all.push(Rows { segment, first, head, count, over_heads: false });
+                }
+            }
+        }
+    }
+    all
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn run(
+    isa: Isa,
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let tasks = tasks(s, segments);
+    let (out, lse) = (Shareable(out.as_mut_ptr()), Shareable(lse.as_mut_ptr()));
+    pool.run(tasks.len(), &|t| {
+        let rows = &tasks[t];
+        with_f32(&TILES, rows.count * (KEYS + 3), |tile| {
+            // SAFETY: `check` made sure that every row of the segment exists in out and lse and that segments do not
+            // overlap; tasks of one segment have different queries or heads.
+            unsafe { task(isa, s, rows, q, k, v, out.get(), lse.get(), tile) }
+        });
+    });
+}
+
+/// # Safety
+/// `out` and `lse` are valid at the rows of `rows` and nobody else uses those meanwhile.
+#[allow(clippy::too_many_arguments)]
+unsafe fn task(
+    isa: Isa,
+    s: &AttentionShape,
+    rows: &Rows,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: *mut f32,
+    lse: *mut f32,
+    tile: &mut [f32],
+) {
+    let (dqk, dv, kv_heads) = (s.head_dim_qk, s.head_dim_v, s.num_key_value_heads);
+    let kv_head = rows.head / (s.num_heads / kv_heads);
+    let row_step = if rows.over_heads { 1 } else { s.num_heads };
+    let (scores, state) = tile.split_at_mut(rows.count * KEYS);
+    let (largest, state) = state.split_at_mut(rows.count);
+    let (sum, shrink) = state.split_at_mut(rows.count);
+    largest.fill(f32::NEG_INFINITY);
+    sum.fill(0.0);
+    let most = rows.limit(rows.count - 1);
+    for first in (0..most).step_by(KEYS) {
+        let keys = KEYS.min(most - first);
+        // Rows before `live` see no key of this block.
+        let live = (0..rows.count).find(|r| rows.limit(*r) > first).unwrap_or(rows.count);
+        let count = rows.count - live;
+        let key_row = (rows.segment.k_start + first) * kv_heads + kv_head;
+        let q_row = rows.index(s, live);
+        Gemm {
+            m: count,
+            n: keys,
+            k: dqk,
+            a: Matrix::f32(&q[q_row * dqk..], row_step * dqk),
+            b: Matrix::f32(&k[key_row * dqk..], kv_heads * dqk).t(),
+            alpha: s.scale,
+            accumulate: false,
+            precision: Precision::F32,
+        }
+        .run_on(isa, inline_pool(), &mut scores[live * KEYS..], KEYS);
+        for r in live..rows.count {
+            let visible = keys.min(rows.limit(r) - first);
+            let row = &mut scores[r * KEYS..(r + 1) * KEYS];
+            softmax_block(isa, row, visible, &mut largest[r], &mut sum[r], &mut shrink[r]);
+            if first > 0 && shrink[r] != 1.0 {
+                // SAFETY: the caller vouches for the row.
+                let o = unsafe { std::slice::from_raw_parts_mut(out.add(rows.index(s, r) * dv), dv) };
+                multiply(isa, o, shrink[r]);
+            }
+        }
+        let weighted = Gemm {
+            m: count,
+            n: dv,
+            k: keys,
+            a: Matrix::f32(&scores[live * KEYS..], KEYS),
+            b: Matrix::f32(&v[key_row * dv..], kv_heads * dv),
+            alpha: 1.0,
+            accumulate: first > 0,
+            precision: Precision::F32,
+        };
+        // SAFETY: the caller vouches for the rows, which lie row_step·dv apart.
+        unsafe { weighted.run_at(isa, inline_pool(), out.add(q_row * dv), row_step * dv) };
+    }
+    for r in 0..rows.count {
+        let row = rows.index(s, r);
+        // SAFETY: the caller vouches for the row.
+        unsafe {
+            multiply(isa, std::slice::from_raw_parts_mut(out.add(row * dv), dv), 1.0 / sum[r]);
+            *lse.add(row) = largest[r] + sum[r].ln();
+        }
+    }
+}
+
+simd_fn! {
+    fn multiply<S>(s, x: &mut [f32], factor: f32) {
+        let _ = s;
+        x.iter_mut().for_each(|v| *v *= factor);
+    }
+}
+
+simd_fn! {
+    /// Turns the first `visible` scores of a block into weights e^(score − largest) and the others into 0, moving the
+    /// running maximum and sum; `shrink` is the factor for what was summed before.
+    fn softmax_block<S>(s, row: &mut [f32], visible: usize, largest: &mut f32, sum: &mut f32, shrink: &mut f32) {
+        row[visible..].fill(f32::NEG_INFINITY);
+        assert!(row.len() == KEYS && KEYS % S::LANES == 0);
+        let p = row.as_mut_ptr();
+        let mut top = s.splat(*largest);
+        let mut total = s.splat(0.0);
+        // SAFETY: the row holds KEYS floats, a whole number of vectors; `lane` holds 16, at least one vector.
+        unsafe {
+            for i in (0..KEYS).step_by(S::LANES) {
+                top = s.max(top, s.load(p.add(i)));
+            }
+            let new = s.largest(top);
+            let shift = s.splat(new);
+            for i in (0..KEYS).step_by(S::LANES) {
+                let e = exp(s, s.sub(s.load(p.add(i)), shift));
+                s.store(p.add(i), e);
+                total = s.add(total, e);
+            }
+            let mut lane = [0f32; 16];
+            s.store(lane.as_mut_ptr(), exp(s, s.sub(s.splat(*largest), shift)));
+            *shrink = lane[0];
+            *sum = *sum * lane[0] + s.sum(total);
+            *largest = new;
+        }
+    }
+}
