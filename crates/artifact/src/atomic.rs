@@ -29,7 +29,13 @@ pub fn write_atomic_with(
     path: &Path,
     f: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), ArtifactError> {
-    replace(path, f).map_err(|source| failure(path, source))
+    replace(path, f).map_err(|source| failure(path, source))?;
+    // from here on the new content is in place; only a power cut could still take it back
+    sync_dir(&parent(path)).map_err(|source| ArtifactError::Write {
+        path: path.to_owned(),
+        source,
+        preserved: "the new file is in place, but its folder could not be synced to disk".into(),
+    })
 }
 
 fn replace(path: &Path, f: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -57,7 +63,7 @@ fn replace(path: &Path, f: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io:
     }
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|e| e.error)?;
-    sync_dir(&dir)
+    Ok(())
 }
 
 fn parent(path: &Path) -> PathBuf {

@@ -5,6 +5,7 @@
 //! support, all of it at once; never loads a part of an adapter.
 
 mod check;
+mod compare;
 mod config;
 mod keys;
 mod pattern;
@@ -13,6 +14,7 @@ mod read_config;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use compare::compare;
 pub use config::{AdapterConfig, PEFT_VERSION, Targets};
 pub use keys::{AdapterKey, Side, format_key, parse_key, parse_keys};
 pub use pattern::Matcher;
