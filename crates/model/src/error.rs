@@ -13,6 +13,8 @@ pub enum ModelError {
     Spec { faults: Vec<String> },
     #[error("token id {id} at position {position} is outside the vocabulary of {vocab_size}; the tokenizer does not belong to this model")]
     Token { id: u32, position: usize, vocab_size: usize },
+    #[error("golden fixture `{}`: {message}", path.display())]
+    Golden { path: PathBuf, message: String },
     #[error("cannot write `{}`: {message}", path.display())]
     Write { path: PathBuf, message: String },
 }

@@ -4,7 +4,7 @@ use crate::ModelError;
 use loar_formats::config::ModelConfig;
 use loar_formats::names::{expected_tensors, is_mtp};
 use loar_formats::safetensors::{Checkpoint, DType, ShardWriter, TensorSpec};
-use loar_tape::{Linear, Weight};
+use loar_tape::{Frozen, Linear, Weight};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -117,6 +117,35 @@ impl Model {
             .collect();
         ShardWriter::new(out, specs, MAX_SHARD_BYTES, pt_metadata())?.write(|spec| Ok(Cow::Owned(encode(values.get(&spec.name).map_or(&[], |v| v), spec.dtype))))?;
         write_config(&self.config, out, dtype)
+    }
+
+    /// Replaces every adapted weight by the merged one in f32; the adapter is gone afterwards.
+    pub fn fold_adapter(&mut self) {
+        let params = std::mem::take(&mut self.params);
+        self.params = params.clone();
+        self.embed_tokens = Weight::Frozen(Frozen::from_f32(self.config.vocab_size, self.config.hidden_size, self.merged_embedding()));
+        self.embed_lora = None;
+        self.each_linear_mut(&mut |l| {
+            if l.is_trainable() {
+                let merged = l.merged(&params);
+                l.weight = Weight::Frozen(Frozen::from_f32(merged.rows, merged.cols, merged.data));
+                if let Some(b) = &mut l.bias {
+                    let (rows, cols) = b.shape(&params);
+                    *b = Weight::Frozen(Frozen::from_f32(rows, cols, b.to_f32(&params)));
+                }
+                l.lora = None;
+            }
+        });
+        let freeze = |w: &mut Weight| {
+            let (rows, cols) = w.shape(&params);
+            *w = Weight::Frozen(Frozen::from_f32(rows, cols, w.to_f32(&params)));
+        };
+        for layer in &mut self.layers {
+            layer.each_norm_mut(&mut |_, w| freeze(w));
+        }
+        freeze(&mut self.norm);
+        self.params = loar_tape::ParamStore::default();
+        self.attached = None;
     }
 
     fn merged_embedding(&self) -> Vec<f32> {
