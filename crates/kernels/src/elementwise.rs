@@ -31,7 +31,7 @@ mod variants {
     pub(crate) use super::convert::{narrow, narrow_slice, widen, widen_slice};
     pub(crate) use super::loss::{ce_gradient_row, ce_row, softmax_row};
     pub(crate) use super::norm::{rmsnorm_dweight_columns, rmsnorm_dx_row, rmsnorm_row};
-    pub(crate) use super::optimizer::{Scalars, adamw_slice};
+    pub(crate) use super::optimizer::adamw_slice;
     pub(crate) use super::reduce::dot_slice;
     pub(crate) use super::rope::rope_row;
 }

@@ -9,6 +9,7 @@ pub mod elementwise;
 pub mod gemm;
 pub mod isa;
 pub mod pool;
+pub mod registry;
 pub mod rng;
 pub(crate) mod scratch;
 pub(crate) mod simd;

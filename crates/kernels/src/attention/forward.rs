@@ -3,7 +3,7 @@ use super::{AttentionShape, KEYS, QUERIES, Segment, inline_pool};
 use crate::gemm::{Gemm, Matrix, Precision};
 use crate::pool::Shareable;
 use crate::scratch::{TILES, with_f32};
-use crate::simd::{Simd, exp, simd_fn};
+use crate::simd::{exp, simd_fn};
 use crate::{Isa, Pool};
 
 /// Rows that lie at one stride in q and out and share a key/value head: queries `first..` of head `head`, or heads
@@ -160,7 +160,7 @@ simd_fn! {
     /// running maximum and sum; `shrink` is the factor for what was summed before.
     fn softmax_block<S>(s, row: &mut [f32], visible: usize, largest: &mut f32, sum: &mut f32, shrink: &mut f32) {
         row[visible..].fill(f32::NEG_INFINITY);
-        assert!(row.len() == KEYS && KEYS % S::LANES == 0);
+        assert!(row.len() == KEYS && KEYS.is_multiple_of(S::LANES));
         let p = row.as_mut_ptr();
         let mut top = s.splat(*largest);
         let mut total = s.splat(0.0);
