@@ -15,6 +15,7 @@ mod json_stream;
 mod lines;
 mod options;
 mod order;
+mod pairs;
 mod parquet_rows;
 mod plain;
 mod read;

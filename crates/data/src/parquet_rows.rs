@@ -11,7 +11,8 @@ use serde_json::{Map, Number, Value};
 use crate::fault::{FaultKind, RowFault};
 use crate::rows::{RawRow, Sink};
 
-/// Hands every row of the file to `sink`; `max_unpacked` bounds what the footer announces.
+/// Hands every row of the file to `sink`; `max_unpacked` bounds what the footer announces and what
+/// the rows add up to.
 pub(crate) fn parquet<R: ChunkReader + 'static>(
     file: R,
     max_row: usize,
@@ -39,6 +40,8 @@ pub(crate) fn parquet<R: ChunkReader + 'static>(
         .map_err(|_| broken("a schema that the decoder cannot follow".into()))?
         .map_err(|error| broken(short(&error.to_string())))?;
     let mut number = 0_usize;
+    // Run lengths let a small file repeat one row without end.
+    let mut unpacked = 0_u64;
     loop {
         let next = catch_unwind(AssertUnwindSafe(|| rows.next()));
         let row = match next {
@@ -59,6 +62,11 @@ pub(crate) fn parquet<R: ChunkReader + 'static>(
         number += 1;
         let mut size = 0;
         let value = object(row, &mut size);
+        unpacked = unpacked.saturating_add(size as u64);
+        if unpacked > max_unpacked {
+            let found = format!("more than {max_unpacked} bytes up to row {number}");
+            return Err(RowFault::new("", FaultKind::TooLarge, found));
+        }
         let value = if size > max_row {
             let found = format!("{size} bytes where at most {max_row} are allowed");
             Err(RowFault::new("", FaultKind::RowTooLong, found))

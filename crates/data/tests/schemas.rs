@@ -518,3 +518,27 @@ fn the_error_shows_twenty_faults_and_counts_the_rest() {
         "all 2 rows were dropped, the first at `a.jsonl:1`: `text`: the text is empty, found an empty text"
     );
 }
+
+#[test]
+fn options_are_read_from_a_run_file() {
+    let options: ReadOptions = serde_json::from_value(json!({
+        "format": "openai", "container": "jsonl", "on_bad_row": "drop", "pairs": "chat",
+        "think": "split-prefilled", "text_unit": "block", "csv_delimiter": "|",
+        "fields": {"messages": "dialog"}, "max_row_bytes": 1000,
+    }))
+    .unwrap();
+    assert_eq!(options.format, Some(Format::Messages));
+    assert_eq!(
+        options.max_unpack_ratio,
+        ReadOptions::default().max_unpack_ratio
+    );
+    assert!(options.check().is_ok());
+    let again: ReadOptions =
+        serde_json::from_value(serde_json::to_value(&options).unwrap()).unwrap();
+    assert_eq!(again, options);
+    let typo = serde_json::from_value::<ReadOptions>(json!({"formats": "alpaca"})).unwrap_err();
+    assert!(
+        typo.to_string().contains("unknown field `formats`"),
+        "{typo}"
+    );
+}
