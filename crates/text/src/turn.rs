@@ -287,10 +287,16 @@ impl Turns<'_, '_> {
             )
         };
         for (name, spellings) in &answer.calls {
-            if ![&lead, &rest].iter().any(|part| part.contains(name.as_str())) {
+            if ![&lead, &rest]
+                .iter()
+                .any(|part| part.contains(name.as_str()))
+            {
                 return Err(self.lost("tool call", name));
             }
-            if !spellings.iter().any(|s| lead.contains(s.as_str()) || rest.contains(s.as_str())) {
+            if !spellings
+                .iter()
+                .any(|s| lead.contains(s.as_str()) || rest.contains(s.as_str()))
+            {
                 return Err(self.lost(
                     "arguments of a tool call",
                     spellings.first().map_or("", String::as_str),
