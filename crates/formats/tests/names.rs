@@ -12,22 +12,12 @@ use loar_formats::safetensors::{Checkpoint, DType, TensorOut, write_file};
 use loar_formats::{Issue, Severity};
 use serde_json::json;
 
+use common::outs;
+
 fn fixture(name: &str) -> Option<(ModelConfig, Checkpoint)> {
     let dir = common::fixture(name)?;
     let (config, _) = ModelConfig::read(&dir).unwrap();
     Some((config, Checkpoint::open_dir(&dir).unwrap().0))
-}
-
-fn outs(checkpoint: &Checkpoint) -> Vec<TensorOut<'static>> {
-    checkpoint
-        .tensors()
-        .map(|info| TensorOut {
-            name: info.name.clone(),
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            data: Cow::Owned(checkpoint.bytes(&info.name).unwrap().to_vec()),
-        })
-        .collect()
 }
 
 fn rewritten(dir: &Path, tensors: &[TensorOut<'_>]) -> Checkpoint {

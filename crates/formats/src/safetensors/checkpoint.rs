@@ -1,115 +1,31 @@
 //! A checkpoint: one safetensors file or an index with its shards, seen as one set of tensors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::bf16;
 use memmap2::Mmap;
-use serde_json::Value;
 
-use super::{DType, TensorBytes, TensorInfo, convert, header, index, storage};
+use super::{DType, TensorBytes, TensorInfo, convert, open};
 use crate::{Faults, FormatError, Issue};
 
 /// File name of an unsharded checkpoint.
 pub const SINGLE_NAME: &str = "model.safetensors";
 /// File name of the index of a sharded checkpoint.
 pub const INDEX_NAME: &str = "model.safetensors.index.json";
-/// Bound on an index; that of V3 (163 shards, 91991 tensors) has 9 MB.
-const MAX_INDEX_BYTES: u64 = 256 << 20;
-/// FP8 block of all releases.
-const DEFAULT_BLOCK: [usize; 2] = [128, 128];
 
 /// The tensors of a checkpoint. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Checkpoint(Arc<Inner>);
 
 #[derive(Debug, Clone)]
-struct Inner {
-    path: PathBuf,
-    shards: Vec<(PathBuf, Arc<Mmap>)>,
-    tensors: BTreeMap<String, TensorInfo>,
-    metadata: BTreeMap<String, String>,
-    block: [usize; 2],
-}
-
-/// Builds an [`Inner`] shard by shard, collecting faults.
-struct Opening {
-    inner: Inner,
-    faults: Vec<String>,
-}
-
-impl Opening {
-    fn new(path: &Path) -> Self {
-        let inner = Inner {
-            path: path.to_owned(),
-            shards: Vec::new(),
-            tensors: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-            block: DEFAULT_BLOCK,
-        };
-        Self {
-            inner,
-            faults: Vec::new(),
-        }
-    }
-
-    /// Adds a file; `label` names it in faults, empty for a single file.
-    fn add(&mut self, file: PathBuf, label: &str) {
-        let prefix = if label.is_empty() {
-            String::new()
-        } else {
-            format!("`{label}`: ")
-        };
-        let map = match storage::map(&file) {
-            Ok(map) => map,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                self.faults.push(format!("{prefix}the file is missing"));
-                return;
-            }
-            Err(e) => {
-                self.faults.push(format!("{prefix}cannot be read: {e}"));
-                return;
-            }
-        };
-        let header = match header::parse_header(&map) {
-            Ok(header) => header,
-            Err(Faults(faults)) => {
-                self.faults
-                    .extend(faults.into_iter().map(|f| format!("{prefix}{f}")));
-                return;
-            }
-        };
-        let shard = self.inner.shards.len();
-        for mut info in header.tensors {
-            info.shard = shard;
-            if let Some(first) = self.inner.tensors.get(&info.name) {
-                let other = self
-                    .inner
-                    .shards
-                    .get(first.shard)
-                    .map(|(p, _)| file_name(p));
-                self.faults.push(format!(
-                    "{prefix}tensor `{}` is also in `{}`",
-                    info.name,
-                    other.unwrap_or_default()
-                ));
-                continue;
-            }
-            self.inner.tensors.insert(info.name.clone(), info);
-        }
-        for (key, value) in header.metadata {
-            self.inner.metadata.entry(key).or_insert(value);
-        }
-        self.inner.shards.push((file, map));
-    }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+pub(super) struct Inner {
+    pub(super) path: PathBuf,
+    pub(super) shards: Vec<(PathBuf, Arc<Mmap>)>,
+    pub(super) tensors: BTreeMap<String, TensorInfo>,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) block: [usize; 2],
 }
 
 impl Checkpoint {
@@ -120,7 +36,7 @@ impl Checkpoint {
     /// Neither file there, or all faults of index and shards at once. The returned issues are
     /// notes and warnings only.
     pub fn open_dir(dir: &Path) -> Result<(Self, Vec<Issue>), FormatError> {
-        let (opening, issues) = Self::gather(dir)?;
+        let (opening, issues) = open::gather(dir)?;
         if opening.faults.is_empty() {
             Ok((Self(Arc::new(opening.inner)), issues))
         } else {
@@ -137,7 +53,7 @@ impl Checkpoint {
     /// # Errors
     /// Neither file there, or an unreadable index.
     pub fn inspect_dir(dir: &Path) -> Result<(Self, Vec<Issue>), FormatError> {
-        let (opening, mut issues) = Self::gather(dir)?;
+        let (opening, mut issues) = open::gather(dir)?;
         issues.extend(opening.faults.into_iter().map(Issue::error));
         Ok((Self(Arc::new(opening.inner)), issues))
     }
@@ -147,7 +63,7 @@ impl Checkpoint {
     /// # Errors
     /// All faults of the file at once.
     pub fn open_file(path: &Path) -> Result<Self, FormatError> {
-        let mut opening = Opening::new(path);
+        let mut opening = open::Opening::new(path);
         opening.add(path.to_owned(), "");
         if opening.faults.is_empty() {
             Ok(Self(Arc::new(opening.inner)))
@@ -156,98 +72,6 @@ impl Checkpoint {
                 path: path.to_owned(),
                 faults: Faults(opening.faults),
             })
-        }
-    }
-
-    fn gather(dir: &Path) -> Result<(Opening, Vec<Issue>), FormatError> {
-        let mut issues = Vec::new();
-        let mut opening = Opening::new(dir);
-        let (single, index_path) = (dir.join(SINGLE_NAME), dir.join(INDEX_NAME));
-        if single.exists() {
-            if index_path.exists() {
-                issues.push(Issue::warning(format!(
-                    "both `{SINGLE_NAME}` and `{INDEX_NAME}` are there; `{SINGLE_NAME}` is read, as transformers does"
-                )));
-            }
-            opening.add(single, SINGLE_NAME);
-        } else if index_path.exists() {
-            let bytes = crate::json::read_file(&index_path, "safetensors index", MAX_INDEX_BYTES)?;
-            let index = index::parse_index(&bytes, &index_path)?;
-            Self::add_shards(&mut opening, dir, &index, &mut issues);
-        } else {
-            return Err(FormatError::Checkpoint {
-                path: dir.to_owned(),
-                faults: Faults(vec![nothing_there(dir)]),
-            });
-        }
-        if let Some(block) = configured_block(dir) {
-            opening.inner.block = block;
-        }
-        Ok((opening, issues))
-    }
-
-    fn add_shards(
-        opening: &mut Opening,
-        dir: &Path,
-        index: &index::Index,
-        issues: &mut Vec<Issue>,
-    ) {
-        let files: BTreeSet<&String> = index.weight_map.values().collect();
-        let mut lost: BTreeSet<&str> = BTreeSet::new();
-        for file in &files {
-            let before = opening.inner.shards.len();
-            opening.add(dir.join(file), file);
-            if opening.inner.shards.len() == before {
-                lost.insert(file);
-            }
-        }
-        for (tensor, file) in &index.weight_map {
-            if lost.contains(file.as_str()) {
-                continue; // named once, with its file
-            }
-            let found = opening.inner.tensors.get(tensor).and_then(|info| {
-                opening
-                    .inner
-                    .shards
-                    .get(info.shard)
-                    .map(|(path, _)| file_name(path))
-            });
-            match found {
-                None => opening.faults.push(format!(
-                    "`{file}`: tensor `{tensor}` of the index is missing"
-                )),
-                Some(other) if other != *file => opening.faults.push(format!(
-                    "tensor `{tensor}` is in `{other}`, but the index says `{file}`"
-                )),
-                Some(_) => {}
-            }
-        }
-        let unlisted: Vec<&str> = opening
-            .inner
-            .tensors
-            .keys()
-            .filter(|name| !index.weight_map.contains_key(*name))
-            .map(String::as_str)
-            .collect();
-        if let Some(first) = unlisted.first() {
-            issues.push(Issue::warning(format!(
-                "{} tensors of the shards are not in `{INDEX_NAME}`, the first is `{first}`",
-                unlisted.len()
-            )));
-        }
-        let actual: u64 = opening
-            .inner
-            .tensors
-            .values()
-            .map(|t| t.byte_len() as u64)
-            .sum();
-        if let Some(said) = index.total_size
-            && lost.is_empty()
-            && said != actual
-        {
-            issues.push(Issue::warning(format!(
-                "`{INDEX_NAME}` says `total_size` {said}; the tensors have {actual} bytes"
-            )));
         }
     }
 
@@ -429,51 +253,5 @@ impl Checkpoint {
             return Err(self.wrong(&scale_name, "a float type".into(), scale.dtype.to_string()));
         }
         Ok(values)
-    }
-}
-
-/// What to say about a folder without safetensors.
-fn nothing_there(dir: &Path) -> String {
-    let names: Vec<String> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|e| e.file_name().into_string().ok())
-        .collect();
-    let has = |end: &str| names.iter().any(|n| n.ends_with(end));
-    let base = format!("neither `{SINGLE_NAME}` nor `{INDEX_NAME}` is there");
-    if !dir.is_dir() {
-        "there is no such folder".into()
-    } else if has(".bin") || has(".pt") || has(".pth") {
-        format!("{base}; PyTorch pickles are not read: convert them to safetensors first")
-    } else if has(".gguf") {
-        format!("{base}; GGUF is not read as a base model: take the safetensors release")
-    } else if names.iter().any(|n| n == "adapter_model.safetensors") {
-        format!("{base}; this is an adapter folder, not a model folder")
-    } else if has(".safetensors") {
-        format!("{base}, though other safetensors files are: download the index too")
-    } else {
-        base
-    }
-}
-
-/// `quantization_config.weight_block_size` of `config.json`. A damaged config is reported by its
-/// own reader; a wrong block shows in the shape of the scales.
-fn configured_block(dir: &Path) -> Option<[usize; 2]> {
-    let path = dir.join("config.json");
-    let bytes = crate::json::read_file(&path, "config.json", 16 << 20).ok()?;
-    let config: Value = crate::json::parse(&bytes, &path).ok()?;
-    let block = config
-        .get("quantization_config")?
-        .get("weight_block_size")?
-        .as_array()?;
-    let size = |v: &Value| {
-        v.as_u64()
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|n| *n > 0)
-    };
-    match block.as_slice() {
-        [rows, columns] => Some([size(rows)?, size(columns)?]),
-        _ => None,
     }
 }

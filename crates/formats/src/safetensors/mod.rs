@@ -9,6 +9,7 @@ mod convert;
 mod dtype;
 mod header;
 mod index;
+mod open;
 mod shards;
 mod storage;
 mod write;

@@ -1,7 +1,10 @@
 //! What the tests of this crate share: where the fixtures lie, and small checkpoints.
 #![allow(dead_code)]
 
+use std::borrow::Cow;
 use std::path::PathBuf;
+
+use loar_formats::safetensors::{Checkpoint, TensorOut};
 
 /// A file or folder of the fixtures, or `None` with a line that says so.
 pub fn fixture(name: &str) -> Option<PathBuf> {
@@ -59,4 +62,17 @@ pub fn file(header: &str, data: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(header.as_bytes());
     bytes.extend_from_slice(data);
     bytes
+}
+
+/// All tensors of a checkpoint, to be changed and written.
+pub fn outs(checkpoint: &Checkpoint) -> Vec<TensorOut<'static>> {
+    checkpoint
+        .tensors()
+        .map(|info| TensorOut {
+            name: info.name.clone(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            data: Cow::Owned(checkpoint.bytes(&info.name).unwrap().to_vec()),
+        })
+        .collect()
 }
