@@ -268,7 +268,7 @@ fn train(base_dir: &Path, adapter_dir: &Path, options: &LoadOptions, golden: &Go
         out.norms.push(norm as f32);
         // torch.nn.utils.clip_grad_norm_: scale by max / (norm + 1e-6), never up.
         grads.scale((clip / (norm + 1e-6)).min(1.0) as f32);
-        optimizer.step(&mut model.params, &grads, &|_| lr, &|_| true);
+        optimizer.step(&model.context.pool, &mut model.params, &grads, &|_| lr, &|_| true);
     }
     out.trained = model.adapter_tensors(layout, &|id| Some(model.params.get(id).value.data.clone()));
     Ok(out)

@@ -1,6 +1,7 @@
 //! AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), in the operation order of
 //! `torch.optim.AdamW`: decay, moments, bias corrections, step. State is f32, one pair of moments a parameter.
-use crate::{Grads, ParamId, ParamStore, Tensor};
+use crate::{Grads, ParamId, ParamStore, Pool, Tensor};
+use loar_kernels::elementwise;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
@@ -32,30 +33,28 @@ impl AdamW {
     /// One update. `learning_rate(id)` lets groups differ (LoRA+), `decay(id)` says whether weight decay applies.
     /// A parameter without a gradient (an expert that no token chose) counts as gradient zero, as it would inside
     /// PEFT's fused expert tensors: its moments decay and weight decay applies.
-    pub fn step(&mut self, params: &mut ParamStore, grads: &Grads, learning_rate: &dyn Fn(ParamId) -> f64, decay: &dyn Fn(ParamId) -> bool) {
-        let c = self.config;
+    pub fn step(&mut self, pool: &Pool, params: &mut ParamStore, grads: &Grads, learning_rate: &dyn Fn(ParamId) -> f64, decay: &dyn Fn(ParamId) -> bool) {
         self.state.step += 1;
-        let t = self.state.step as i32;
-        let correction1 = 1.0 - c.beta1.powi(t);
-        let correction2_sqrt = (1.0 - c.beta2.powi(t)).sqrt();
         for i in 0..params.len() {
             let id = ParamId(i);
-            let lr = learning_rate(id);
-            let shrink = if decay(id) { (1.0 - lr * c.weight_decay) as f32 } else { 1.0 };
-            let step_size = (lr / correction1) as f32;
-            let b2 = c.beta2 as f32;
-            let (m1, m2) = ((1.0 - c.beta1) as f32, (1.0 - c.beta2) as f32);
-            let (root, eps) = (correction2_sqrt as f32, c.eps as f32);
-            let p = &mut params.get_mut(id).value.data;
-            let g = grads.get(id).map_or(&[][..], |g| &g.data[..]);
-            let (m, v) = (&mut self.state.first[i].data, &mut self.state.second[i].data);
-            let g = g.iter().copied().chain(std::iter::repeat(0.0));
-            for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v.iter_mut())) {
-                *p *= shrink;
-                *m += (g - *m) * m1;
-                *v = *v * b2 + g * g * m2;
-                *p -= step_size * (*m / (v.sqrt() / root + eps));
-            }
+            let options = elementwise::AdamW {
+                lr: learning_rate(id),
+                beta1: self.config.beta1,
+                beta2: self.config.beta2,
+                eps: self.config.eps,
+                weight_decay: if decay(id) { self.config.weight_decay } else { 0.0 },
+                step: self.state.step,
+            };
+            let value = &mut params.get_mut(id).value.data;
+            let zeros;
+            let grad = match grads.get(id) {
+                Some(g) => &g.data,
+                None => {
+                    zeros = vec![0f32; value.len()];
+                    &zeros
+                }
+            };
+            elementwise::adamw(pool, &options, value, grad, &mut self.state.first[i].data, &mut self.state.second[i].data);
         }
     }
 }

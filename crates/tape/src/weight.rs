@@ -116,7 +116,7 @@ impl Weight {
     }
 }
 
-pub(crate) fn widen(v: Values) -> Vec<f32> {
+fn widen(v: Values) -> Vec<f32> {
     match v {
         Values::F32(v) => v.to_vec(),
         Values::Bf16(v) => v.iter().map(|b| half::bf16::from_bits(*b).to_f32()).collect(),

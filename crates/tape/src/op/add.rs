@@ -4,8 +4,8 @@ use crate::{Tape, Tensor, Var};
 impl<'a> Tape<'a> {
     pub fn add(&mut self, a: &Var, b: &Var) -> Var {
         assert_eq!((a.rows(), a.cols()), (b.rows(), b.cols()), "add: shapes differ");
-        let data = a.value.data.iter().zip(&b.value.data).map(|(x, y)| x + y).collect();
-        let y = Tensor::new(a.rows(), a.cols(), data);
+        let mut y = Tensor::clone(&a.value);
+        loar_kernels::elementwise::add(&self.context.pool, &b.value.data, &mut y.data);
         let wanted = a.needs_grad() || b.needs_grad();
         // Only the nodes are needed backward, not the values.
         let (a, b) = (a.without_value(), b.without_value());

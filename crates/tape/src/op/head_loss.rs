@@ -3,6 +3,7 @@
 //! place, so the whole `[t, vocab]` matrix never exists (as in Liger's fused linear cross-entropy; Hsu et al. 2024).
 use super::linear;
 use crate::{Linear, ParamId, Tape, Tensor, Var};
+use loar_kernels::elementwise::{cross_entropy, cross_entropy_gradient};
 
 /// Logit entries of one chunk: 64 MB in f32.
 const CHUNK_ENTRIES: usize = 16 << 20;
@@ -37,7 +38,13 @@ impl<'a> Tape<'a> {
             }
             let z = &mut z[..part.len() * vocab];
             let saved = linear::forward(self.context, self.params, head, &x.data, part.len(), z, self.dropout, wanted);
-            let losses = softmax_rows(self.context, z, vocab, part, wanted);
+            let tokens: Vec<u32> = part.iter().map(|(_, token)| *token).collect();
+            let mut losses = vec![0f32; part.len()];
+            if wanted {
+                cross_entropy_gradient(&self.context.pool, z, vocab, &tokens, &vec![1.0; part.len()], &mut losses);
+            } else {
+                cross_entropy(&self.context.pool, z, vocab, &tokens, &mut losses);
+            }
             per_token.extend(losses);
             if wanted {
                 let (dx, grads) = linear::backward(self.context, self.params, head, &x.data, part.len(), &saved, z, h.needs_grad());
@@ -71,30 +78,4 @@ impl<'a> Tape<'a> {
         });
         HeadLoss { total, per_token }
     }
-}
-
-/// Each row's loss; with `gradient`, the row becomes softmax − onehot.
-fn softmax_rows(context: &crate::Context, z: &mut [f32], vocab: usize, part: &[(usize, u32)], gradient: bool) -> Vec<f32> {
-    let rows: Vec<std::sync::Mutex<(&mut [f32], f32)>> = z.chunks_exact_mut(vocab).map(|r| std::sync::Mutex::new((r, 0.0))).collect();
-    context.pool.run(rows.len(), &|i| {
-        let mut guard = rows[i].lock().expect("no task panicked");
-        let target = part[i].1 as usize;
-        let (row, loss) = &mut *guard;
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let at = row[target];
-        let mut sum = 0f64;
-        if gradient {
-            for x in row.iter_mut() {
-                *x = (*x - max).exp();
-                sum += f64::from(*x);
-            }
-            let inv = (1.0 / sum) as f32;
-            row.iter_mut().for_each(|x| *x *= inv);
-            row[target] -= 1.0;
-        } else {
-            sum = row.iter().map(|x| f64::from((*x - max).exp())).sum();
-        }
-        *loss = (f64::from(max) + sum.ln() - f64::from(at)) as f32;
-    });
-    rows.into_iter().map(|r| r.into_inner().expect("no task panicked").1).collect()
 }

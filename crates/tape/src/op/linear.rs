@@ -2,8 +2,8 @@
 //! y = x·Wᵀ + b + s·(drop(x)·Aᵀ)·Bᵀ (Hu et al. 2021, eq. 3); with DoRA z = x·Wᵀ + s·(x·Aᵀ)·Bᵀ, y = (m/n)⊙z + b where
 //! n = ‖W + s·B·A‖ by row carries no gradient (Liu et al. 2024, §4.3).
 //! Backward with W frozen: dx = dy·W + drop(s·(dy·B)·A), dB = s·dyᵀ·(x·Aᵀ), dA = s·(dy·B)ᵀ·drop(x): ΔW is never formed.
-use crate::{Context, DropoutKey, Linear, Lora, ParamId, ParamStore, Tape, Tensor, Var, weight::widen};
-use loar_kernels::{Matrix, Precision};
+use crate::{Context, DropoutKey, Linear, Lora, ParamId, ParamStore, Tape, Tensor, Var};
+use loar_kernels::{Matrix, Precision, elementwise, rng::Stream};
 
 /// What backward needs besides x.
 pub(crate) struct Saved {
@@ -14,22 +14,17 @@ pub(crate) struct Saved {
     dropout: Option<DropoutKey>,
 }
 
-/// Keep-or-zero factors of the adapter's input, keyed by step, module and entry: 0 or 1/(1-p).
-fn dropped(l: &Lora, key: DropoutKey, x: &[f32]) -> Vec<f32> {
-    let keep = 1.0 / (1.0 - l.dropout);
-    let base = mix(mix(key.seed ^ 0x6c6f_6172_6472_6f70) ^ mix(key.micro_step).rotate_left(17) ^ mix(l.stream ^ 0x9e37_79b9));
-    // 24 random bits against the probability: exact to 6e-8.
-    let limit = (f64::from(l.dropout) * f64::from(1u32 << 24)) as u64;
-    x.iter().enumerate().map(|(i, v)| if mix(base ^ i as u64) >> 40 < limit { 0.0 } else { v * keep }).collect()
+/// The adapter's input with entries zeroed and the rest scaled up; the same call on a gradient is its backward pass.
+/// The mask is keyed by run, module and micro-batch.
+fn dropped(ctx: &Context, l: &Lora, key: DropoutKey, x: &[f32]) -> Vec<f32> {
+    let stream = Stream::new(key.seed ^ l.stream, PURPOSE_DROPOUT, key.micro_step as u32);
+    let mut y = vec![0f32; x.len()];
+    elementwise::dropout(&ctx.pool, x, l.dropout, stream, 0, &mut y);
+    y
 }
 
-/// SplitMix64's finaliser (Steele et al. 2014), a counter-based generator: the value depends on the counter alone.
-fn mix(x: u64) -> u64 {
-    let mut z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
+/// Keeps dropout masks apart from every other use of the seed.
+const PURPOSE_DROPOUT: u32 = 0xd209;
 
 /// ‖W + s·B·A‖ by row without forming it: ‖w‖² + 2s·b·(A·wᵀ) + s²·b·(A·Aᵀ)·bᵀ.
 fn dora_norms(ctx: &Context, params: &ParamStore, lin: &Linear, l: &Lora, base_norm2: &[f32]) -> Vec<f32> {
@@ -61,7 +56,7 @@ pub(crate) fn forward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32
     if let Some(l) = &lin.lora {
         let (a, b) = (&params.get(l.a).value, &params.get(l.b).value);
         saved.dropout = dropout.filter(|_| l.dropout > 0.0);
-        let masked = saved.dropout.map(|key| dropped(l, key, x));
+        let masked = saved.dropout.map(|key| dropped(ctx, l, key, x));
         let mut u = Tensor::zeros(t, l.rank);
         ctx.gemm(t, l.rank, inp, Matrix::f32(masked.as_deref().unwrap_or(x), inp), Matrix::f32(&a.data, inp).t(), 1.0, false, &mut u.data);
         ctx.gemm(t, out, l.rank, Matrix::f32(&u.data, l.rank), Matrix::f32(&b.data, l.rank).t(), l.scaling, true, y);
@@ -79,12 +74,7 @@ pub(crate) fn forward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32
         saved.u = keep.then_some(u);
     }
     if let Some(bias) = &lin.bias {
-        let b = widen(bias.values(params));
-        for row in y.chunks_exact_mut(out) {
-            for (y, b) in row.iter_mut().zip(&b) {
-                *y += b;
-            }
-        }
+        elementwise::add_rows(&ctx.pool, &bias.to_f32(params), y);
     }
     saved
 }
@@ -95,11 +85,7 @@ pub(crate) fn backward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f3
     let mut grads = Vec::new();
     if let Some(id) = lin.bias.as_ref().and_then(|b| b.param()) {
         let mut db = Tensor::zeros(out, 1);
-        for row in dy.chunks_exact(out) {
-            for (d, g) in db.data.iter_mut().zip(row) {
-                *d += g;
-            }
-        }
+        elementwise::sum_rows(&ctx.pool, dy, &mut db.data);
         grads.push((id, db));
     }
     let mut dz_own = None;
@@ -136,7 +122,7 @@ pub(crate) fn backward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f3
         ctx.gemm(t, l.rank, out, dy_m, Matrix::f32(&b.data, l.rank), l.scaling, false, &mut du.data);
         let mut db = Tensor::zeros(out, l.rank);
         ctx.gemm(out, l.rank, t, dy_m.t(), Matrix::f32(&u.data, l.rank), l.scaling, false, &mut db.data);
-        let masked = saved.dropout.map(|key| dropped(l, key, x));
+        let masked = saved.dropout.map(|key| dropped(ctx, l, key, x));
         let mut da = Tensor::zeros(l.rank, inp);
         ctx.gemm(l.rank, inp, t, Matrix::f32(&du.data, l.rank).t(), Matrix::f32(masked.as_deref().unwrap_or(x), inp), 1.0, false, &mut da.data);
         grads.push((l.a, da));
@@ -147,9 +133,7 @@ pub(crate) fn backward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f3
                 Some(key) => {
                     let mut dxa = vec![0f32; t * inp];
                     ctx.gemm(t, inp, l.rank, Matrix::f32(&du.data, l.rank), Matrix::f32(&a.data, inp), 1.0, false, &mut dxa);
-                    for (d, g) in dx.data.iter_mut().zip(dropped(l, key, &dxa)) {
-                        *d += g;
-                    }
+                    elementwise::add(&ctx.pool, &dropped(ctx, l, key, &dxa), &mut dx.data);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Rotary position embedding (Su et al. 2021, eq. 34) on a range of columns of every head.
 //! Llama-type checkpoints pair entry i with i + r/2 (`Halves`); MLA checkpoints pair 2i with 2i + 1 (`Interleaved`),
 //! which HF rewrites to halves on the fly: q and k are permuted alike, so scores agree and no weight is moved.
-use crate::{Tape, Tensor, Var};
+use crate::{Pool, Tape, Tensor, Var};
+use loar_kernels::elementwise as kernel;
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct RopeTable {
     pub layout: RopeLayout,
     pub cos: Tensor,
     pub sin: Tensor,
+    /// Row t of the tables belongs to row t of the batch.
+    rows: Vec<u32>,
 }
 
 impl RopeTable {
@@ -29,29 +32,19 @@ impl RopeTable {
                 sin.row_mut(t)[i] = angle.sin() * factor;
             }
         }
-        RopeTable { layout, cos, sin }
+        RopeTable { layout, cos, sin, rows: (0..positions.len() as u32).collect() }
     }
 
-    fn rotate(&self, x: &mut Tensor, head_dim: usize, offset: usize, sign: f32) {
-        let half = self.cos.cols;
-        let heads = x.cols / head_dim;
-        for t in 0..x.rows {
-            let (cos, sin) = (self.cos.row(t), self.sin.row(t));
-            let row = &mut x.data[t * heads * head_dim..(t + 1) * heads * head_dim];
-            for head in row.chunks_exact_mut(head_dim) {
-                let part = &mut head[offset..offset + 2 * half];
-                for i in 0..half {
-                    let (a, b) = match self.layout {
-                        RopeLayout::Halves => (i, i + half),
-                        RopeLayout::Interleaved => (2 * i, 2 * i + 1),
-                    };
-                    let (c, s) = (cos[i], sign * sin[i]);
-                    let (xa, xb) = (part[a], part[b]);
-                    part[a] = xa * c - xb * s;
-                    part[b] = xb * c + xa * s;
-                }
-            }
-        }
+    fn rotate(&self, pool: &Pool, x: &mut Tensor, head_dim: usize, offset: usize, inverse: bool) {
+        let layout = kernel::RopeLayout {
+            row_stride: x.cols,
+            offset,
+            head_stride: head_dim,
+            num_heads: x.cols / head_dim,
+            half: self.cos.cols,
+            interleaved: self.layout == RopeLayout::Interleaved,
+        };
+        kernel::rope(pool, &mut x.data, &layout, &self.rows, &self.cos.data, &self.sin.data, inverse);
     }
 }
 
@@ -60,11 +53,11 @@ impl<'a> Tape<'a> {
     /// with the sine negated.
     pub fn rope(&mut self, x: &Var, table: &Arc<RopeTable>, head_dim: usize, offset: usize) -> Var {
         let mut y = (*x.value).clone();
-        table.rotate(&mut y, head_dim, offset, 1.0);
+        table.rotate(&self.context.pool, &mut y, head_dim, offset, false);
         let (wanted, table, x) = (x.needs_grad(), table.clone(), x.without_value());
         self.push(y, wanted, move |back, dy| {
             let mut dx = dy;
-            table.rotate(&mut dx, head_dim, offset, -1.0);
+            table.rotate(&back.context.pool, &mut dx, head_dim, offset, true);
             back.give(&x, dx);
         })
     }
