@@ -152,6 +152,75 @@ fn the_first_pattern_that_fits_counts() {
     assert_eq!(keys, ["layers\\.1\\..*", "q_proj"]);
 }
 
+/// Entries that are names take a shorter way than regular expressions; both must agree.
+#[test]
+fn names_and_expressions_match_alike() {
+    let paths = [
+        "model.layers.1.mlp.down_proj",
+        "model.layers.11.mlp.down_proj",
+        "model.layers.1.mlp.xdown_proj",
+        "down_proj",
+        "xdown_proj",
+        "mlp_down_proj",
+        "layers.1.mlp.down_proj",
+        "",
+    ];
+    for name in [
+        "down_proj",
+        "mlp.down_proj",
+        "layers.1.mlp.down_proj",
+        "1.mlp.down_proj",
+        ".down_proj",
+        "",
+    ] {
+        let matcher = |pattern: String| {
+            config(json!({"rank_pattern": {pattern: 2}}))
+                .unwrap()
+                .matcher()
+                .unwrap()
+        };
+        let (plain, expression) = (matcher(name.to_owned()), matcher(format!("(?:{name})")));
+        for path in paths {
+            assert_eq!(
+                plain.rank_alpha_for(path),
+                expression.rank_alpha_for(path),
+                "{name} {path}"
+            );
+        }
+    }
+    assert_eq!(
+        config(json!({"rank_pattern": {"mlp.down_proj": 2}}))
+            .unwrap()
+            .matcher()
+            .unwrap()
+            .rank_alpha_for("mlp_down_proj")
+            .0,
+        2,
+        "a dot is any character, as in PEFT"
+    );
+}
+
+#[test]
+fn a_rank_for_every_expert_is_cheap_and_endless_expressions_are_refused() {
+    let many = |n: usize, tail: &str| -> Value {
+        let entry = |i: usize| {
+            (
+                format!("layers.{}.mlp.experts.{}.up_proj{tail}", i / 256, i % 256),
+                json!(i % 64 + 1),
+            )
+        };
+        json!({"rank_pattern": (0..n).map(entry).collect::<serde_json::Map<_, _>>()})
+    };
+    let matcher = config(many(15_000, "")).unwrap().matcher().unwrap();
+    assert_eq!(
+        matcher
+            .rank_alpha_for("model.layers.58.mlp.experts.100.up_proj")
+            .0,
+        (58 * 256 + 100) % 64 + 1
+    );
+    assert!(faults(many(3_000, "$"))[0].contains("3000 of them regular expressions"));
+}
+
 #[test]
 fn names_patterns_exclusions_and_layers_follow_peft() {
     let check = |changes: Value, path: &str| {

@@ -9,7 +9,71 @@ use regex::{Regex, RegexBuilder};
 use super::{AdapterConfig, Targets};
 
 /// Bound on the compiled size of one pattern in bytes.
-const MAX_REGEX_BYTES: usize = 4 << 20;
+const MAX_REGEX_BYTES: usize = 1 << 20;
+/// Bound on the search cache of one pattern in bytes.
+const MAX_CACHE_BYTES: usize = 256 << 10;
+/// Bound on the entries of `rank_pattern` and `alpha_pattern`; one for each expert of V3 is 15 000.
+const MAX_PATTERNS: usize = 1 << 17;
+/// Bound on those of them that are more than a module name.
+const MAX_REGEXES: usize = 2048;
+
+/// An entry of `rank_pattern` or `alpha_pattern`: `(.*\.)?(entry)$`.
+#[derive(Debug, Clone)]
+enum Pattern {
+    /// Letters, digits, `_` and dots, compared without a regular expression: adapters with a rank
+    /// for each expert have thousands.
+    Name(String),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Regex(regex) => regex.is_match(path),
+            Self::Name(name) => {
+                let mut rest = path.chars().rev();
+                // a dot of a pattern stands for any character but a line end
+                let same = |p: char, c: char| p == c || (p == '.' && c != '\n');
+                name.chars()
+                    .rev()
+                    .all(|p| rest.next().is_some_and(|c| same(p, c)))
+                    && rest.next().is_none_or(|c| c == '.')
+            }
+        }
+    }
+}
+
+fn patterns<T: Copy>(
+    key: &str,
+    entries: &[(String, T)],
+    faults: &mut Vec<String>,
+) -> Vec<(Pattern, T)> {
+    let is_name = |text: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
+    };
+    let regexes = entries.iter().filter(|(text, _)| !is_name(text)).count();
+    if entries.len() > MAX_PATTERNS || regexes > MAX_REGEXES {
+        faults.push(format!(
+            "`{key}` has {} entries, {regexes} of them regular expressions; at most {MAX_PATTERNS} and \
+             {MAX_REGEXES} are read",
+            entries.len()
+        ));
+        return Vec::new();
+    }
+    let mut list = Vec::with_capacity(entries.len());
+    for (text, value) in entries {
+        if is_name(text) {
+            list.push((Pattern::Name(text.clone()), *value));
+            continue;
+        }
+        match compile(key, r"\A(?:.*\.)?", text, r"\z") {
+            Ok(regex) => list.push((Pattern::Regex(regex), *value)),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    list
+}
 
 /// Modules chosen by name or pattern.
 #[derive(Debug, Clone)]
@@ -30,8 +94,8 @@ pub struct Matcher {
     parameters: Vec<String>,
     layers: Option<Vec<usize>>,
     layer_index: Vec<Regex>,
-    ranks: Vec<(Regex, usize)>,
-    alphas: Vec<(Regex, f64)>,
+    ranks: Vec<(Pattern, usize)>,
+    alphas: Vec<(Pattern, f64)>,
     r: usize,
     alpha: f64,
     rslora: bool,
@@ -40,7 +104,12 @@ pub struct Matcher {
 /// Compiles `before (pattern) after`; the pattern must be valid on its own, so that its brackets
 /// cannot reach outside. Capture groups of `before` and `after` come first.
 fn compile(key: &str, before: &str, pattern: &str, after: &str) -> Result<Regex, String> {
-    let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build();
+    let build = |text: &str| {
+        RegexBuilder::new(text)
+            .size_limit(MAX_REGEX_BYTES)
+            .dfa_size_limit(MAX_CACHE_BYTES)
+            .build()
+    };
     let explain = |e: regex::Error| {
         let text = e.to_string();
         let reason = text
@@ -117,18 +186,8 @@ impl Matcher {
         } else {
             all("layers_pattern", r"\A.*\.", &texts, r"\.(\d+)\.")
         };
-        let texts: Vec<&str> = config
-            .rank_pattern
-            .iter()
-            .map(|(k, _)| k.as_str())
-            .collect();
-        let ranks = all("rank_pattern", r"\A(?:.*\.)?", &texts, r"\z");
-        let texts: Vec<&str> = config
-            .alpha_pattern
-            .iter()
-            .map(|(k, _)| k.as_str())
-            .collect();
-        let alphas = all("alpha_pattern", r"\A(?:.*\.)?", &texts, r"\z");
+        let ranks = patterns("rank_pattern", &config.rank_pattern, &mut faults);
+        let alphas = patterns("alpha_pattern", &config.alpha_pattern, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -140,14 +199,8 @@ impl Matcher {
             parameters: config.target_parameters.clone(),
             layers: config.layers_to_transform.clone(),
             layer_index,
-            ranks: ranks
-                .into_iter()
-                .zip(config.rank_pattern.iter().map(|(_, r)| *r))
-                .collect(),
-            alphas: alphas
-                .into_iter()
-                .zip(config.alpha_pattern.iter().map(|(_, a)| *a))
-                .collect(),
+            ranks,
+            alphas,
             r: config.r,
             alpha: config.lora_alpha,
             rslora: config.use_rslora,
@@ -202,13 +255,15 @@ impl Matcher {
 
     /// Rank and alpha of a module or parameter; the first pattern that fits counts.
     pub fn rank_alpha_for(&self, path: &str) -> (usize, f64) {
-        let r = self
-            .ranks
+        let rank = self.ranks.iter().find(|(pattern, _)| pattern.matches(path));
+        let alpha = self
+            .alphas
             .iter()
-            .find(|(regex, _)| regex.is_match(path))
-            .map_or(self.r, |(_, r)| *r);
-        let alpha = self.alphas.iter().find(|(regex, _)| regex.is_match(path));
-        (r, alpha.map_or(self.alpha, |(_, a)| *a))
+            .find(|(pattern, _)| pattern.matches(path));
+        (
+            rank.map_or(self.r, |(_, r)| *r),
+            alpha.map_or(self.alpha, |(_, a)| *a),
+        )
     }
 
     /// Factor on B·A of a module or parameter: `alpha / r`, or `alpha / √r` with rsLoRA.
