@@ -29,6 +29,7 @@ pub(crate) use variants::*;
 mod variants {
     pub(crate) use super::activation::{silu_mul_backward_slice, silu_mul_slice};
     pub(crate) use super::convert::{narrow, narrow_slice, widen, widen_slice};
+    pub(crate) use super::dropout::dropout_slice;
     pub(crate) use super::loss::{ce_gradient_row, ce_row, softmax_row};
     pub(crate) use super::norm::{rmsnorm_dweight_columns, rmsnorm_dx_row, rmsnorm_row};
     pub(crate) use super::optimizer::adamw_slice;

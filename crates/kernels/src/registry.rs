@@ -43,7 +43,7 @@ const RELATIVE: &str = "relative error";
 const COUNT: &str = "elements that differ";
 
 /// Every operation with variants.
-pub const OPS: [Op; 17] = [
+pub const OPS: [Op; 18] = [
     Op { name: "gemm f32", unit: BOUND, tolerance: 1.0, check: checks::gemm_f32 },
     Op { name: "gemm bf16", unit: BOUND, tolerance: 1.0, check: checks::gemm_bf16 },
     Op { name: "gemm batch and threads", unit: COUNT, tolerance: 0.0, check: checks::gemm_invariance },
@@ -60,6 +60,7 @@ pub const OPS: [Op; 17] = [
     Op { name: "cross_entropy", unit: MIXED, tolerance: 2e-6, check: checks::cross_entropy },
     Op { name: "adamw", unit: MIXED, tolerance: 1e-6, check: checks::adamw },
     Op { name: "f32 to bf16 and back", unit: COUNT, tolerance: 0.0, check: checks::convert },
+    Op { name: "dropout", unit: COUNT, tolerance: 0.0, check: checks::dropout },
     Op { name: "dot", unit: BOUND, tolerance: 1.0, check: checks::dot },
 ];
 

@@ -115,10 +115,9 @@ unsafe fn task(
             precision: Precision::F32,
         }
         .run_on(isa, inline_pool(), &mut scores[live * KEYS..], KEYS);
+        let block = Block { rows, first, keys, live };
+        softmax_block(isa, &block, scores, largest, sum, shrink);
         for r in live..rows.count {
-            let visible = keys.min(rows.limit(r) - first);
-            let row = &mut scores[r * KEYS..(r + 1) * KEYS];
-            softmax_block(isa, row, visible, &mut largest[r], &mut sum[r], &mut shrink[r]);
             if first > 0 && shrink[r] != 1.0 {
                 // SAFETY: the caller vouches for the row.
                 let o = unsafe { std::slice::from_raw_parts_mut(out.add(rows.index(s, r) * dv), dv) };
@@ -155,32 +154,51 @@ simd_fn! {
     }
 }
 
+struct Block<'a> {
+    rows: &'a Rows,
+    first: usize,
+    keys: usize,
+    live: usize,
+}
+
 simd_fn! {
-    /// Turns the first `visible` scores of a block into weights e^(score − largest) and the others into 0, moving the
-    /// running maximum and sum; `shrink` is the factor for what was summed before.
-    fn softmax_block<S>(s, row: &mut [f32], visible: usize, largest: &mut f32, sum: &mut f32, shrink: &mut f32) {
-        row[visible..].fill(f32::NEG_INFINITY);
-        assert!(row.len() == KEYS && KEYS.is_multiple_of(S::LANES));
-        let p = row.as_mut_ptr();
-        let mut top = s.splat(*largest);
-        let mut total = s.splat(0.0);
-        // SAFETY: the row holds KEYS floats, a whole number of vectors; `lane` holds 16, at least one vector.
-        unsafe {
-            for i in (0..KEYS).step_by(S::LANES) {
-                top = s.max(top, s.load(p.add(i)));
+    /// Turns the visible scores of every live row into weights e^(score − largest) and the others into 0, moving the
+    /// rows' running maximum and sum; `shrink` is the factor for what was summed before.
+    fn softmax_block<S>(s, b: &Block, scores: &mut [f32], largest: &mut [f32], sum: &mut [f32], shrink: &mut [f32]) {
+        assert!(KEYS.is_multiple_of(S::LANES));
+        for r in b.live..b.rows.count {
+            let visible = b.keys.min(b.rows.limit(r) - b.first);
+            let row = &mut scores[r * KEYS..(r + 1) * KEYS];
+            // Whole vectors hold every visible score; what lies past them is never multiplied unless another row of
+            // the block sees it, and then it must be 0.
+            let end = visible.next_multiple_of(S::LANES);
+            row[visible..end].fill(f32::NEG_INFINITY);
+            row[end..].fill(0.0);
+            let p = row.as_mut_ptr();
+            let mut top = s.splat(largest[r]);
+            let mut total = s.splat(0.0);
+            // SAFETY: the row holds KEYS floats and end <= KEYS is whole vectors; `lane` holds at least one vector.
+            unsafe {
+                for i in (0..end).step_by(S::LANES) {
+                    top = s.max(top, s.load(p.add(i)));
+                }
+                let new = s.largest(top);
+                let shift = s.splat(new);
+                for i in (0..end).step_by(S::LANES) {
+                    let e = exp(s, s.sub(s.load(p.add(i)), shift));
+                    s.store(p.add(i), e);
+                    total = s.add(total, e);
+                }
+                if new == largest[r] {
+                    shrink[r] = 1.0;
+                } else {
+                    let mut lane = [0f32; 16];
+                    s.store(lane.as_mut_ptr(), exp(s, s.sub(s.splat(largest[r]), shift)));
+                    shrink[r] = lane[0];
+                }
+                sum[r] = sum[r] * shrink[r] + s.sum(total);
+                largest[r] = new;
             }
-            let new = s.largest(top);
-            let shift = s.splat(new);
-            for i in (0..KEYS).step_by(S::LANES) {
-                let e = exp(s, s.sub(s.load(p.add(i)), shift));
-                s.store(p.add(i), e);
-                total = s.add(total, e);
-            }
-            let mut lane = [0f32; 16];
-            s.store(lane.as_mut_ptr(), exp(s, s.sub(s.splat(*largest), shift)));
-            *shrink = lane[0];
-            *sum = *sum * lane[0] + s.sum(total);
-            *largest = new;
         }
     }
 }

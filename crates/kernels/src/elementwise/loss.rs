@@ -10,11 +10,11 @@ pub const IGNORE: u32 = u32::MAX;
 /// Elements whose exponentials are summed in f32 before the sum moves to f64.
 const PIECE: usize = 4096;
 
-/// (largest element, Σ e^(x − largest)).
+/// (largest element, Σ e^(x − largest)); with `STORE` every element becomes its e^(x − largest).
 /// # Safety
-/// `p` is valid for reading `n` floats.
+/// `p` is valid for reading `n` floats, and for writing them with `STORE`.
 #[inline(always)]
-unsafe fn max_and_sum<S: Simd>(s: S, p: *const f32, n: usize) -> (f32, f64) {
+unsafe fn max_and_sum<S: Simd, const STORE: bool>(s: S, p: *mut f32, n: usize) -> (f32, f64) {
     // SAFETY: every access ends at or before n.
     unsafe {
         let mut top = s.splat(f32::NEG_INFINITY);
@@ -37,13 +37,21 @@ unsafe fn max_and_sum<S: Simd>(s: S, p: *const f32, n: usize) -> (f32, f64) {
             let mut sum = s.splat(0.0);
             let mut i = first;
             while i + S::LANES <= last {
-                sum = s.add(sum, exp(s, s.sub(s.load(p.add(i)), shift)));
+                let e = exp(s, s.sub(s.load(p.add(i)), shift));
+                sum = s.add(sum, e);
+                if STORE {
+                    s.store(p.add(i), e);
+                }
                 i += S::LANES;
             }
             total += f64::from(s.sum(sum));
             if i < last {
                 let mut tail = [0f32; 16];
-                s.store(tail.as_mut_ptr(), exp(s, s.sub(s.load_n(p.add(i), last - i), shift)));
+                let e = exp(s, s.sub(s.load_n(p.add(i), last - i), shift));
+                s.store(tail.as_mut_ptr(), e);
+                if STORE {
+                    s.store_n(p.add(i), last - i, e);
+                }
                 total += f64::from(tail[..last - i].iter().sum::<f32>());
             }
             first = last;
@@ -55,8 +63,8 @@ unsafe fn max_and_sum<S: Simd>(s: S, p: *const f32, n: usize) -> (f32, f64) {
 simd_fn! {
     /// -log softmax(logits)[target].
     pub(crate) fn ce_row<S>(s, logits: &[f32], target: usize) -> f32 {
-        // SAFETY: the slice holds its length.
-        let (largest, total) = unsafe { max_and_sum(s, logits.as_ptr(), logits.len()) };
+        // SAFETY: the slice holds its length; nothing is written without STORE.
+        let (largest, total) = unsafe { max_and_sum::<S, false>(s, logits.as_ptr().cast_mut(), logits.len()) };
         (total.ln() + f64::from(largest) - f64::from(logits[target])) as f32
     }
 }
@@ -68,9 +76,9 @@ simd_fn! {
         let at_target = logits[target];
         // SAFETY: the slice holds n floats.
         unsafe {
-            let (largest, total) = max_and_sum(s, p, n);
-            let (shift, norm) = (s.splat(largest), s.splat((f64::from(scale) / total) as f32));
-            sweep!(s, S, n; x = p; => p, s.mul(exp(s, s.sub(x, shift)), norm));
+            let (largest, total) = max_and_sum::<S, true>(s, p, n);
+            let norm = s.splat((f64::from(scale) / total) as f32);
+            sweep!(s, S, n; e = p; => p, s.mul(e, norm));
             logits[target] -= scale;
             (total.ln() + f64::from(largest) - f64::from(at_target)) as f32
         }
@@ -82,9 +90,9 @@ simd_fn! {
         let (p, n) = (x.as_mut_ptr(), x.len());
         // SAFETY: the slice holds n floats.
         unsafe {
-            let (largest, total) = max_and_sum(s, p, n);
-            let (shift, norm) = (s.splat(largest), s.splat((1.0 / total) as f32));
-            sweep!(s, S, n; x = p; => p, s.mul(exp(s, s.sub(x, shift)), norm));
+            let (_, total) = max_and_sum::<S, true>(s, p, n);
+            let norm = s.splat((1.0 / total) as f32);
+            sweep!(s, S, n; e = p; => p, s.mul(e, norm));
         }
     }
 }

@@ -304,6 +304,19 @@ pub(super) fn convert(isa: Isa) -> f64 {
     differ.count() as f64
 }
 
+/// Against the stream word by word, from positions inside a block.
+pub(super) fn dropout(isa: Isa) -> f64 {
+    let (stream, below) = (Stream::new(77, 1, 2), 1u64 << 30);
+    LENGTHS.iter().fold(0.0, |e, n| {
+        let (x, first) = (normal(*n, 1), 4_294_967_290 + *n as u64);
+        let mut y = vec![0f32; *n];
+        ew::dropout_slice(isa, &x, below, 2.0, stream, first, &mut y);
+        let keep = |i: usize| u64::from(stream.u32_at(first + i as u64)) >= below;
+        let want: Vec<f32> = x.iter().enumerate().map(|(i, x)| if keep(i) { 2.0 * x } else { 0.0 }).collect();
+        e + differing(&y, &want)
+    })
+}
+
 pub(super) fn dot(isa: Isa) -> f64 {
     LENGTHS.iter().fold(0.0, |e, n| {
         let (a, b) = (normal(*n, 1), normal(*n, 2));
