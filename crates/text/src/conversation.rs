@@ -93,8 +93,8 @@ impl TryFrom<RawMessage> for Message {
         };
         let train = match (raw.train, raw.weight) {
             (Some(train), _) => train,
-            (None, Some(weight)) if weight == 0.0 => false,
-            (None, Some(weight)) if weight == 1.0 => raw.role == "assistant",
+            (None, Some(0.0)) => false,
+            (None, Some(1.0)) => raw.role == "assistant",
             (None, Some(weight)) => {
                 return Err(format!(
                     "weight `{weight}` is neither 0 nor 1; drop the field or write `train`"

@@ -3,6 +3,7 @@
 //! Takes template sources, gives a minijinja environment with the same block trimming, filters,
 //! functions and printing. Never reads files or the clock.
 
+use crate::bounds;
 use crate::python::{self, JsonStyle};
 use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
@@ -25,7 +26,7 @@ pub(crate) fn build_environment(
     env.set_lstrip_blocks(true);
     env.set_fuel(Some(FUEL));
     env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    bounds::apply(&mut env);
     env.set_formatter(|out, _, value| {
         let text = python::text(value)?;
         out.write_str(&text)

@@ -113,14 +113,14 @@ impl Tokenizer {
                     .into(),
             );
         }
-        if let Some(size) = config_vocab_size {
-            if self.vocab_size() > size {
-                warnings.push(format!(
-                    "tokenizer has ids up to {}, the model's vocab_size is {size}: {} ids have no embedding",
-                    self.vocab_size().saturating_sub(1),
-                    self.vocab_size() - size
-                ));
-            }
+        if let Some(size) = config_vocab_size
+            && self.vocab_size() > size
+        {
+            warnings.push(format!(
+                "tokenizer has ids up to {}, the model's vocab_size is {size}: {} ids have no embedding",
+                self.vocab_size().saturating_sub(1),
+                self.vocab_size() - size
+            ));
         }
         if parts.config.clean_up == Some(true) {
             warnings.push(

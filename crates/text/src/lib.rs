@@ -6,6 +6,7 @@
 //! never lets data text become a control token unless told to, never edits a template.
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod builtin;
 pub mod conversation;
 pub mod encode;

@@ -147,7 +147,7 @@ fn take_apart(
     let calls = message
         .tool_calls
         .iter()
-        .map(|c| call_spellings(c))
+        .map(call_spellings)
         .collect::<Vec<_>>();
     let calls = calls
         .into_iter()
