@@ -27,11 +27,8 @@ impl Stream {
     /// bits as [`Stream::block`], in a form compilers turn into vector code.
     #[inline(always)]
     pub(crate) fn blocks16(&self, block: u64) -> [[u32; 16]; 4] {
-        let mut c = [[0u32; 16], [0u32; 16], [self.purpose; 16], [self.step; 16]];
-        for j in 0..16 {
-            let at = block.wrapping_add(j as u64);
-            (c[0][j], c[1][j]) = (at as u32, (at >> 32) as u32);
-        }
+        let at: [u64; 16] = std::array::from_fn(|j| block.wrapping_add(j as u64));
+        let mut c = [at.map(|b| b as u32), at.map(|b| (b >> 32) as u32), [self.purpose; 16], [self.step; 16]];
         let mut k = [self.seed as u32, (self.seed >> 32) as u32];
         for _ in 0..10 {
             let before = c;
@@ -184,8 +181,8 @@ mod tests {
         let s = Stream::new(u64::MAX - 5, 3, 9);
         for first in [0, 7, u64::from(u32::MAX) - 8] {
             let many = s.blocks16(first);
-            for j in 0..16 {
-                assert_eq!(s.block(first + j as u64), [0, 1, 2, 3].map(|i| many[i][j]));
+            for (j, block) in (first..first + 16).enumerate() {
+                assert_eq!(s.block(block), many.map(|word| word[j]));
             }
         }
     }

@@ -117,12 +117,10 @@ unsafe fn task(
         .run_on(isa, inline_pool(), &mut scores[live * KEYS..], KEYS);
         let block = Block { rows, first, keys, live };
         softmax_block(isa, &block, scores, largest, sum, shrink);
-        for r in live..rows.count {
-            if first > 0 && shrink[r] != 1.0 {
-                // SAFETY: the caller vouches for the row.
-                let o = unsafe { std::slice::from_raw_parts_mut(out.add(rows.index(s, r) * dv), dv) };
-                multiply(isa, o, shrink[r]);
-            }
+        for (r, factor) in shrink.iter().enumerate().skip(live).filter(|(_, f)| first > 0 && **f != 1.0) {
+            // SAFETY: the caller vouches for the row.
+            let o = unsafe { std::slice::from_raw_parts_mut(out.add(rows.index(s, r) * dv), dv) };
+            multiply(isa, o, *factor);
         }
         let weighted = Gemm {
             m: count,

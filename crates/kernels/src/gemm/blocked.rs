@@ -13,6 +13,8 @@ use crate::{Isa, Pool};
 const BLOCK: usize = 384;
 /// Rows of A in one job: 252 rows of one block are 378 KiB, a fraction of any current second-level cache.
 const JOB_ROWS: usize = 252;
+/// Panels of A up to which a job goes column by column: a panel of 8192 words is 448 KiB.
+const FEW_ROWS: usize = 1;
 /// Words of packed A and of packed B held at once (32 and 16 MiB).
 const SHARED_A: usize = 8 << 20;
 const SHARED_B: usize = 4 << 20;
@@ -140,42 +142,76 @@ impl Plan<'_> {
     }
 
     /// The tiles of some rows and some columns, each side either packed before or packed here.
+    ///
+    /// Usually block by block, so that the rows of A stay in the cache for all columns. With few rows, column panel
+    /// by column panel: weights are then read in whole rows, which is what the memory system likes best.
     fn job(&self, a: (Panels, Option<&[u32]>, Panels), b: (Panels, Option<&[u32]>, Panels)) {
         let ((all_a, a_packed, rows), (all_b, b_packed, columns)) = (a, b);
         let (mr, nr) = (self.geometry.mr, self.geometry.nr);
+        let by_column = b_packed.is_none() && rows.count <= FEW_ROWS;
         let longest = BLOCK.min(self.words);
-        let a_room = if a_packed.is_none() { (rows.count * mr * longest).next_multiple_of(16) } else { 0 };
+        let a_words = if by_column { self.words } else { longest };
+        let a_room = if a_packed.is_none() { (rows.count * mr * a_words).next_multiple_of(16) } else { 0 };
         let b_room = if b_packed.is_none() { nr * longest } else { 0 };
         with(&LOCAL, a_room + b_room, |local| {
             let (a_local, b_local) = local.split_at_mut(a_room);
-            for block in 0..self.blocks {
+            let pack_a = |block: usize, out: &mut [u32]| {
                 let (word, words) = self.block(block);
-                let strip = |panel: usize, width: usize| Strip { line: panel * width, width, word, words };
-                let a_block: &[u32] = match a_packed {
+                for i in 0..rows.count {
+                    let strip = Strip { line: (rows.first + i) * mr, width: mr, word, words };
+                    pack(self.isa, self.format, &self.a, strip, &mut out[i * words * mr..(i + 1) * words * mr]);
+                }
+            };
+            let shared_a = |all: &'_ [u32], block: usize| {
+                let (word, words) = self.block(block);
+                let at = (word * all_a.count + (rows.first - all_a.first) * words) * mr;
+                at..(at + rows.count * words * mr).min(all.len())
+            };
+            let mut column = |block: usize, a_block: &[u32], j: usize| {
+                let (word, words) = self.block(block);
+                match b_packed {
                     Some(all) => {
-                        let at = (word * all_a.count + (rows.first - all_a.first) * words) * mr;
-                        &all[at..at + rows.count * words * mr]
+                        let at = (word * all_b.count + (j - all_b.first) * words) * nr;
+                        self.tiles(block, words, a_block, rows, &all[at..at + words * nr], j);
                     }
                     None => {
-                        for i in 0..rows.count {
-                            let out = &mut a_local[i * words * mr..(i + 1) * words * mr];
-                            pack(self.isa, self.format, &self.a, strip(rows.first + i, mr), out);
-                        }
-                        &a_local[..rows.count * words * mr]
+                        let panel = &mut b_local[..words * nr];
+                        let strip = Strip { line: j * nr, width: nr, word, words };
+                        pack(self.isa, self.format, &self.b, strip, panel);
+                        self.tiles(block, words, a_block, rows, panel, j);
                     }
+                }
+            };
+            let columns = columns.first..columns.first + columns.count;
+            if by_column {
+                let local_a = |block: usize| {
+                    let (word, words) = self.block(block);
+                    word * rows.count * mr..(word + words) * rows.count * mr
                 };
-                for j in columns.first..columns.first + columns.count {
-                    let b_panel: &[u32] = match b_packed {
-                        Some(all) => {
-                            let at = (word * all_b.count + (j - all_b.first) * words) * nr;
-                            &all[at..at + words * nr]
-                        }
+                if a_packed.is_none() {
+                    for block in 0..self.blocks {
+                        pack_a(block, &mut a_local[local_a(block)]);
+                    }
+                }
+                for j in columns {
+                    for block in 0..self.blocks {
+                        let a_block = match a_packed {
+                            Some(all) => &all[shared_a(all, block)],
+                            None => &a_local[local_a(block)],
+                        };
+                        column(block, a_block, j);
+                    }
+                }
+            } else {
+                for block in 0..self.blocks {
+                    let a_block = match a_packed {
+                        Some(all) => &all[shared_a(all, block)],
                         None => {
-                            pack(self.isa, self.format, &self.b, strip(j, nr), &mut b_local[..words * nr]);
-                            &b_local[..words * nr]
+                            pack_a(block, a_local);
+                            &a_local[..rows.count * self.block(block).1 * mr]
                         }
                     };
-                    self.tiles(block, words, a_block, rows, b_panel, j);
+                    columns.clone().for_each(|j| column(block, a_block, j));
                 }
             }
         });

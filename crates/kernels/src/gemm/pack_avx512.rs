@@ -117,9 +117,40 @@ macro_rules! along {
 
 crosswise!(f32_crosswise, f32, 1, load_f32, "avx512f,avx512bw,avx512vl,avx512dq");
 crosswise!(rounded_crosswise, f32, 1, load_rounded, "avx512f,avx512bw,avx512vl,avx512dq");
-crosswise!(widened_crosswise, u16, 1, load_widened, "avx512f,avx512bw,avx512vl,avx512dq");
 crosswise!(pairs_crosswise, u16, 2, load_pairs, "avx512f,avx512bw,avx512vl,avx512dq");
 crosswise!(f32_pairs_crosswise, f32, 2, load_f32_pairs, "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16");
+/// bf16 lines that are rows, widened: pairs are transposed as they lie and split afterwards, which halves the shuffles.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn widened_crosswise(job: &Job<u16>) {
+    let top = _mm512_set1_epi32(0xffff_0000u32 as i32);
+    for base in (0..job.width).step_by(16) {
+        let lanes = (job.width - base).min(16);
+        let live = job.live.saturating_sub(base).min(lanes);
+        for k in (0..job.words).step_by(32) {
+            let mut v = [_mm512_setzero_si512(); 16];
+            let left = job.elements.saturating_sub(k);
+            for (i, x) in v.iter_mut().enumerate() {
+                if i < live {
+                    // SAFETY: line base + i is live and at most `left` elements are read.
+                    *x = unsafe { load_pairs(job.source.add((base + i) * job.stride + k), left) };
+                }
+            }
+            for (j, x) in transpose(v).iter().enumerate() {
+                for (half, x) in [_mm512_slli_epi32::<16>(*x), _mm512_and_si512(*x, top)].into_iter().enumerate() {
+                    let step = k + 2 * j + half;
+                    if step < job.words {
+                        // SAFETY: the step exists and base + lanes <= width.
+                        unsafe {
+                            let to = job.out.add(step * job.width + base);
+                            _mm512_mask_storeu_epi32(to.cast(), mask16(lanes), x);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 along!(f32_along, f32, 1, row_f32, "avx512f,avx512bw,avx512vl,avx512dq");
 along!(rounded_along, f32, 1, row_rounded, "avx512f,avx512bw,avx512vl,avx512dq");
 along!(widened_along, u16, 1, row_widened, "avx512f,avx512bw,avx512vl,avx512dq");
