@@ -5,63 +5,16 @@
 
 use crate::conversation::{Body, Conversation, ConversationError};
 use crate::hide::Hidden;
+use crate::options::{EncodeOptions, Prompt, Thinking};
 use crate::prepare::Prepared;
-pub use crate::row::{RowError, RowFault, RowStats, TokenRow, TurnSpan};
+use crate::row::{RowBuilder, TokenRow};
+use crate::row_error::{RowError, RowFault};
 use crate::shape::{Prefill, Shape};
 use crate::stream::StreamParser;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::turn::{MarkedPrompt, Turns};
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// What to do with a datum without reasoning on a template that thinks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EmptyThink {
-    /// The closed, empty think block stands in the prompt, without loss.
-    #[default]
-    Mask,
-    /// The model learns to close the block at once.
-    Train,
-    /// The row is an error.
-    Refuse,
-}
-
-/// Whether the generation prompt opens the chain of thought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Thinking {
-    /// As the template does by itself, or as `template_kwargs` say.
-    #[default]
-    Default,
-    /// Open.
-    On,
-    /// Closed, also on templates that only know how to open it.
-    Off,
-}
-
-/// Options of an [`Encoder`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EncodeOptions {
-    /// Policy for data without reasoning.
-    pub empty_think: EmptyThink,
-    /// Control-token strings inside data become control tokens.
-    pub allow_control_tokens: bool,
-    /// Moment that templates with a date print, in seconds since 1970 UTC.
-    pub now_unix: Option<u64>,
-}
-
-/// What generation feeds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Prompt {
-    /// Rendered text.
-    pub text: String,
-    /// Its ids, BOS included.
-    pub ids: Vec<u32>,
-    /// The model continues inside the chain of thought.
-    pub starts_in_reasoning: bool,
-}
 
 /// Renders and tokenizes, for training and serving alike. Cheap to clone, shared between threads.
 #[derive(Clone, Debug)]
@@ -426,59 +379,5 @@ impl Encoder {
             text: cut(text.as_bytes()),
             decoded: cut(&decoded),
         })
-    }
-}
-
-/// A row under construction: its text with hidden strings, and its ids.
-struct RowBuilder {
-    text: String,
-    row: TokenRow,
-}
-
-impl RowBuilder {
-    /// Everything from `prompt_len` on is trained.
-    fn new(text: String, ids: Vec<u32>, prompt_len: usize, turn: usize) -> Self {
-        let train = (0..ids.len()).map(|i| i >= prompt_len).collect();
-        let spans = match ids.len() > prompt_len {
-            true => vec![TurnSpan {
-                turn,
-                tokens: prompt_len..ids.len(),
-            }],
-            false => Vec::new(),
-        };
-        RowBuilder {
-            text,
-            row: TokenRow {
-                ids,
-                train,
-                prompt_len,
-                turn,
-                spans,
-                stats: RowStats::default(),
-            },
-        }
-    }
-
-    /// Goes on to the prompt of a later turn, if that prompt continues this row both as text and
-    /// as tokens; gives the row back as it is if not.
-    fn grown(mut self, prompt: &MarkedPrompt, ids: &[u32]) -> Result<Self, Box<Self>> {
-        if !prompt.text.starts_with(self.text.as_str()) || !ids.starts_with(&self.row.ids) {
-            return Err(Box::new(self));
-        }
-        self.row.train.resize(ids.len(), false);
-        self.row.ids = ids.to_vec();
-        self.text = prompt.text.clone();
-        Ok(self)
-    }
-
-    fn train(&mut self, turn: usize, response: &str, ids: &[u32]) {
-        let from = self.row.ids.len();
-        self.text.push_str(response);
-        self.row.ids.extend_from_slice(ids);
-        self.row.train.resize(self.row.ids.len(), true);
-        self.row.spans.push(TurnSpan {
-            turn,
-            tokens: from..self.row.ids.len(),
-        });
     }
 }

@@ -8,14 +8,19 @@
 
 mod bounds;
 mod builtin;
+mod calls;
 pub mod conversation;
+mod decoder;
 pub mod encode;
 mod environment;
 mod facts;
 mod hide;
+mod kind;
+mod options;
 mod prepare;
 mod python;
 mod row;
+mod row_error;
 mod shape;
 pub mod stream;
 pub mod template;
@@ -24,13 +29,15 @@ mod turn;
 mod visualize;
 mod vocab;
 
+pub use calls::ToolCall;
 pub use conversation::{Body, Conversation, ConversationError, Message};
-pub use encode::{
-    EmptyThink, EncodeOptions, Encoder, Prompt, RowError, RowFault, RowStats, Thinking, TokenRow,
-    TurnSpan,
-};
+pub use decoder::StreamDecoder;
+pub use encode::Encoder;
 pub use facts::TokenizerFacts;
-pub use stream::{Parsed, StreamEvent, StreamParser, ToolCall};
+pub use options::{EmptyThink, EncodeOptions, Prompt, Thinking};
+pub use row::{RowStats, TokenRow, TurnSpan};
+pub use row_error::{RowError, RowFault};
+pub use stream::{Parsed, StreamEvent, StreamParser};
 pub use template::{ChatTemplate, RenderRequest, TemplateError};
-pub use tokenizer::{Special, StreamDecoder, Tokenizer, TokenizerError};
+pub use tokenizer::{Special, Tokenizer, TokenizerError};
 pub use visualize::visualize;

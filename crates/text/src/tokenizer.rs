@@ -4,9 +4,10 @@
 //! strings read as control tokens or as plain text. Never adds BOS or EOS by itself and never
 //! reads a tokenizer that is not byte-level: the DeepSeek family has no other.
 
+use crate::decoder::StreamDecoder;
 use crate::facts::{ConfigStrings, read_config};
+use crate::kind::check_kind;
 use crate::vocab::{ByteTable, ControlSet, is_text_token};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -207,11 +208,7 @@ impl Tokenizer {
 
     /// Incremental decoder for streaming.
     pub fn stream_decoder(&self, skip_special: bool) -> StreamDecoder<'_> {
-        StreamDecoder {
-            tokenizer: self,
-            skip_special,
-            held: Vec::new(),
-        }
+        StreamDecoder::new(self, skip_special)
     }
 
     /// Id of a token by its string (added tokens verbatim, pieces in the file's spelling).
@@ -337,50 +334,6 @@ impl Parts {
     }
 }
 
-/// Decodes token by token; incomplete UTF-8 is held back.
-#[derive(Clone, Debug)]
-pub struct StreamDecoder<'a> {
-    tokenizer: &'a Tokenizer,
-    skip_special: bool,
-    held: Vec<u8>,
-}
-
-impl StreamDecoder<'_> {
-    /// Text that became complete with this token.
-    pub fn push(&mut self, id: u32) -> String {
-        if !(self.skip_special && self.tokenizer.is_special(id)) {
-            self.held.extend_from_slice(self.tokenizer.token_bytes(id));
-        }
-        let mut out = String::new();
-        loop {
-            match std::str::from_utf8(&self.held) {
-                Ok(text) => {
-                    out.push_str(text);
-                    self.held.clear();
-                    return out;
-                }
-                Err(fault) => {
-                    let (valid, rest) = self.held.split_at(fault.valid_up_to());
-                    out.push_str(&String::from_utf8_lossy(valid));
-                    let Some(bad) = fault.error_len() else {
-                        self.held = rest.to_vec();
-                        return out;
-                    };
-                    out.push('\u{FFFD}');
-                    self.held = rest.get(bad..).unwrap_or_default().to_vec();
-                }
-            }
-        }
-    }
-
-    /// What is left at the end; a cut character becomes U+FFFD.
-    pub fn finish(&mut self) -> String {
-        let out = String::from_utf8_lossy(&self.held).into_owned();
-        self.held.clear();
-        out
-    }
-}
-
 fn encode_with(inner: &Inner, text: &str) -> Result<Vec<u32>, TokenizerError> {
     match inner.encode_fast(text, false) {
         Ok(encoding) => Ok(encoding.get_ids().to_vec()),
@@ -395,66 +348,4 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
         path: path.to_path_buf(),
         source,
     })
-}
-
-/// Refuses files of another kind before the library reads them, with a sentence that helps.
-fn check_kind(json: &[u8]) -> Result<(), TokenizerError> {
-    #[derive(serde::Deserialize)]
-    struct Kind {
-        #[serde(default)]
-        model: Option<Model>,
-        #[serde(default)]
-        decoder: Option<Value>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Model {
-        #[serde(rename = "type", default)]
-        kind: Option<String>,
-        #[serde(default)]
-        merges: Option<serde::de::IgnoredAny>,
-    }
-    let kind: Kind = serde_json::from_slice(json).map_err(|e| TokenizerError::Parse {
-        file: "tokenizer.json".into(),
-        reason: e.to_string(),
-    })?;
-    // Old files leave the type out; merges then tell BPE.
-    let model = match kind.model {
-        Some(Model {
-            kind: Some(kind), ..
-        }) => kind,
-        Some(Model {
-            merges: Some(_), ..
-        }) => "BPE".into(),
-        _ => "none".into(),
-    };
-    if model != "BPE" {
-        return Err(TokenizerError::NotByteLevel {
-            part: "model",
-            found: model,
-        });
-    }
-    let decoder = kind.decoder.unwrap_or(Value::Null);
-    if !names_byte_level(&decoder) {
-        let found = decoder
-            .get("type")
-            .and_then(Value::as_str)
-            .unwrap_or("none")
-            .to_string();
-        return Err(TokenizerError::NotByteLevel {
-            part: "decoder",
-            found,
-        });
-    }
-    Ok(())
-}
-
-fn names_byte_level(decoder: &Value) -> bool {
-    match decoder.get("type").and_then(Value::as_str) {
-        Some("ByteLevel") => true,
-        Some("Sequence") => decoder
-            .get("decoders")
-            .and_then(Value::as_array)
-            .is_some_and(|list| list.iter().any(names_byte_level)),
-        _ => false,
-    }
 }

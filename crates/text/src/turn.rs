@@ -4,9 +4,10 @@
 //! control strings stand apart from data. Works by rendering and comparing renderings, with the
 //! template as released. Never tokenizes.
 
-use crate::encode::{EmptyThink, RowFault, Thinking};
 use crate::hide::{CLOSE, OPEN};
+use crate::options::{EmptyThink, Thinking};
 use crate::prepare::{Answer, Prepared};
+use crate::row_error::RowFault;
 use crate::shape::{Prefill, Shape, set_thinking, without_empty_block};
 use crate::template::{ChatTemplate, RenderRequest};
 use serde_json::{Value, json};
