@@ -40,17 +40,30 @@ pub enum EvalError {
         /// Names that exist.
         known: Vec<String>,
     },
-    /// A prompt that cannot be rendered.
-    #[error("case `{id}`: {reason}")]
-    Prompt {
-        /// Case id.
-        id: String,
-        /// Why.
-        reason: String,
+    /// Cases whose prompt cannot be rendered; the first 20 with the total.
+    #[error("{total} of {cases} prompts cannot be rendered: {}", faults.join("; "))]
+    Prompts {
+        /// Cases in all.
+        cases: usize,
+        /// Cases at fault.
+        total: usize,
+        /// Case and fault of the first 20.
+        faults: Vec<String>,
     },
     /// Generation failed.
-    #[error("generation: {0}")]
-    Generate(String),
+    #[error(transparent)]
+    Decode(#[from] loar_decode::DecodeError),
+    /// A record or its figures could not be written as JSON.
+    #[error("cannot write the result as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A folder could not be made.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write {
+        /// The folder.
+        path: PathBuf,
+        /// Reason of the system.
+        source: std::io::Error,
+    },
     /// Two results that do not belong to the same cases cannot be paired.
     #[error(
         "cannot pair: the first result has {first} cases, the second {second}, {shared} in common"
@@ -66,4 +79,17 @@ pub enum EvalError {
     /// The result file could not be written.
     #[error(transparent)]
     Artifact(#[from] loar_artifact::ArtifactError),
+}
+
+impl EvalError {
+    /// The first 20 faults with their total.
+    pub(crate) fn prompts(mut faults: Vec<String>, cases: usize) -> EvalError {
+        let total = faults.len();
+        faults.truncate(20);
+        EvalError::Prompts {
+            cases,
+            total,
+            faults,
+        }
+    }
 }

@@ -9,11 +9,13 @@ pub mod error;
 pub mod metric;
 pub mod paired;
 pub mod rng;
+pub mod run;
 pub mod scorer;
 pub mod task;
 
 pub use error::EvalError;
 pub use metric::{Confusion, Estimate, Share};
 pub use paired::Paired;
+pub use run::{Comparison, EvalOptions, Evaluation, Figures, Record, compare, evaluate};
 pub use scorer::{Score, Scorer};
 pub use task::{Case, TASKS, Task};
