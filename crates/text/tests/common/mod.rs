@@ -1,7 +1,10 @@
 //! Helpers of the tests: the shared inputs, and a tiny byte-level tokenizer made here.
 #![allow(dead_code)]
 
-use loar_text::Tokenizer;
+use loar_text::{
+    Body, ChatTemplate, Conversation, EncodeOptions, Encoder, Message, RowFault, TokenRow,
+    Tokenizer, visualize,
+};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -127,4 +130,80 @@ pub fn qwen() -> Tokenizer {
         ],
         json!({"bos_token": null, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "add_bos_token": false}),
     )
+}
+
+pub fn encoder_with(template: &str, options: EncodeOptions) -> Encoder {
+    let tokenizer = match template {
+        "qwen2" | "qwen3" => qwen(),
+        "coder" => tiny(
+            &[
+                "<｜begin▁of▁sentence｜>",
+                "<｜end▁of▁sentence｜>",
+                "<|EOT|>",
+            ],
+            json!({"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<|EOT|>", "add_bos_token": true}),
+        ),
+        _ => deepseek(),
+    };
+    Encoder::new(
+        tokenizer,
+        Some(ChatTemplate::builtin(template).unwrap()),
+        options,
+    )
+}
+
+pub fn encoder(template: &str) -> Encoder {
+    encoder_with(template, EncodeOptions::default())
+}
+
+pub fn chat(messages: Vec<Message>) -> Conversation {
+    Conversation {
+        messages,
+        ..Conversation::default()
+    }
+}
+
+/// Trained text between ⟦ and ⟧, BOS and EOS shortened.
+pub fn show(tokenizer: &Tokenizer, row: &TokenRow) -> String {
+    let text = visualize(tokenizer, row, false);
+    let (text, counts) = text.trim_end().rsplit_once('\n').unwrap();
+    assert!(
+        counts.starts_with(&format!(
+            "{} tokens: {} trained",
+            row.ids.len(),
+            row.stats.trained
+        )),
+        "{counts}"
+    );
+    text.replace("⏎\n", "↵")
+        .replace("<｜begin▁of▁sentence｜>", "B")
+        .replace("<｜end▁of▁sentence｜>", "E")
+        .replace("<｜User｜>", "U:")
+        .replace("<｜Assistant｜>", "A:")
+        .replace("<|im_start|>", "[")
+        .replace("<|im_end|>", "]")
+}
+
+pub fn rows(encoder: &Encoder, conversation: &Conversation) -> Vec<String> {
+    let rows = encoder.rows(&Body::Chat(conversation.clone())).unwrap();
+    rows.iter()
+        .map(|row| show(encoder.tokenizer(), row))
+        .collect()
+}
+
+pub fn fault(encoder: &Encoder, conversation: &Conversation) -> RowFault {
+    encoder
+        .rows(&Body::Chat(conversation.clone()))
+        .unwrap_err()
+        .fault
+}
+
+pub fn two_turns() -> Conversation {
+    chat(vec![
+        Message::system("S"),
+        Message::user("u1"),
+        Message::assistant("a1").with_reasoning("r1"),
+        Message::user("u2"),
+        Message::assistant("a2").with_reasoning("r2\nmore"),
+    ])
 }
