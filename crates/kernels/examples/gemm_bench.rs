@@ -1,5 +1,5 @@
 //! GFLOP/s of the matrix product at the shapes of a LoRA step, decode and small models, and the pool's latency.
-//! Medians of several runs on synthetic data; `gemm_bench [threads] [seconds per case]`.
+//! Medians of several runs on synthetic data; `gemm_bench [threads] [seconds per case] [largest m]`.
 use loar_kernels::rng::Stream;
 use loar_kernels::{Gemm, Isa, Matrix, Pool, Precision};
 use std::time::Instant;
@@ -14,24 +14,35 @@ fn bf16(v: &[f32]) -> Vec<u16> {
     v.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect()
 }
 
-/// (median, fastest) seconds of a call; at least 3 calls.
+/// Seconds on a core, all threads of this process together; `None` where the system does not say.
+fn core_seconds() -> Option<f64> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let one = |dir: std::path::PathBuf| -> Option<f64> {
+        std::fs::read_to_string(dir.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    Some(tasks.flatten().filter_map(|t| one(t.path())).sum::<f64>() * 1e-9)
+}
+
+/// (median seconds of a call, core-seconds of a call); at least 3 calls. On a busy machine the second says more.
 fn time(seconds: f64, mut f: impl FnMut()) -> (f64, f64) {
     f();
-    let start = Instant::now();
+    let (start, cores) = (Instant::now(), core_seconds());
     let mut all = vec![];
     while all.len() < 3 || start.elapsed().as_secs_f64() < seconds {
         let t = Instant::now();
         f();
         all.push(t.elapsed().as_secs_f64());
     }
+    let busy = core_seconds().zip(cores).map_or(f64::NAN, |(after, before)| after - before);
     all.sort_by(f64::total_cmp);
-    (all[all.len() / 2], all[0])
+    (all[all.len() / 2], busy / all.len() as f64)
 }
 
 fn main() {
     let mut args = std::env::args().skip(1).map(|a| a.parse::<f64>().expect("a number"));
     let pool = Pool::new(args.next().unwrap_or(0.0) as usize);
     let seconds = args.next().unwrap_or(0.5);
+    let most = args.next().map_or(usize::MAX, |m| m as usize);
     println!(
         "{} threads, best set {}; decode: GB/s of weights = GFLOP/s / m for bf16, * 2 for f32",
         pool.threads(),
@@ -46,12 +57,13 @@ fn main() {
             });
         }
     });
-    println!("pool: {:.2} us an empty loop (fastest {:.2})", loop_time * 1e4, best * 1e4);
+    println!("pool: {:.2} us an empty loop ({:.2} core-us)", loop_time * 1e4, best * 1e4);
 
     let sets = Isa::available();
-    print!("{:24}", "m x n x k, GFLOP/s");
+    println!("GFLOP/s by the clock (by the core-second); per set: bf16 x W', bf16 x W, f32 x W'");
+    print!("{:20}", "m x n x k");
     for isa in &sets[1..] {
-        print!(" | {:>9} bf16 W' bf16 W  f32 W'", isa.name());
+        print!(" | {:>44}", isa.name());
     }
     println!();
     let shapes = [
@@ -68,7 +80,7 @@ fn main() {
         (4, 8960, 1536),
         (1, 8960, 1536),
     ];
-    for (m, n, k) in shapes {
+    for (m, n, k) in shapes.into_iter().filter(|s| s.0 <= most) {
         let (x, w) = (random(m * k, 0), random(n * k, 1));
         let w16 = bf16(&w);
         let mut c = vec![0f32; m * n];
@@ -89,12 +101,12 @@ fn main() {
             Gemm { b: Matrix::bf16(&w16, n), ..base },
             Gemm { b: Matrix::f32(&w, k).t(), precision: Precision::F32, ..base },
         ];
-        print!("{:24}", format!("{m} x {n} x {k}"));
+        print!("{:20}", format!("{m} x {n} x {k}"));
         for isa in &sets[1..] {
-            print!(" | {:9}", "");
+            print!(" | ");
             for g in &cases {
-                let (median, _) = time(seconds, || g.run_on(*isa, &pool, &mut c, n));
-                print!(" {:7.1}", flop / median);
+                let (median, busy) = time(seconds, || g.run_on(*isa, &pool, &mut c, n));
+                print!(" {:6.1} ({:5.1})", flop / median, flop / busy);
             }
         }
         println!();

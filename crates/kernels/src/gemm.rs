@@ -7,6 +7,8 @@
 mod blocked;
 mod pack;
 #[cfg(target_arch = "x86_64")]
+mod pack_avx2;
+#[cfg(target_arch = "x86_64")]
 mod pack_avx512;
 mod reference;
 #[cfg(test)]

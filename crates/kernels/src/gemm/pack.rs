@@ -3,7 +3,9 @@
 use super::tile::Format;
 use super::{Matrix, Values};
 use crate::elementwise::{narrow, widen};
-use crate::isa::{Isa, Level};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
 
 /// One side of the product: `lines` rows of A or columns of B, each `k` long.
 #[derive(Clone, Copy)]
@@ -41,20 +43,39 @@ pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out
         super::pack_avx512::pack(isa, format, source, strip, out);
         return;
     }
-    let _ = (isa, Level::Scalar);
     let live = strip.width.min(source.lines - strip.line);
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
+    let mut done = (0, 0);
+    #[cfg(target_arch = "x86_64")]
+    if isa.level() == Level::Avx2 && source.lines_are_rows {
+        // SAFETY: the level was detected, the assertion above covers `out`, and `Gemm::run_at` checked that every
+        // line and word lies inside the operand.
+        done = unsafe { super::pack_avx2::pack_blocks(format, source, strip, live, out) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = isa;
     match (source.values, format) {
-        (Values::F32(v), Format::F32) => portable(source, strip, live, out, |i| v[i].to_bits()),
-        (Values::F32(v), Format::Rounded) => portable(source, strip, live, out, |i| u32::from(narrow(v[i])) << 16),
+        (Values::F32(v), Format::F32) => portable(source, strip, live, done, out, |i| v[i].to_bits()),
+        (Values::F32(v), Format::Rounded) => {
+            portable(source, strip, live, done, out, |i| u32::from(narrow(v[i])) << 16)
+        }
         (Values::Bf16(v), Format::F32 | Format::Rounded) => {
-            portable(source, strip, live, out, |i| widen(v[i]).to_bits())
+            portable(source, strip, live, done, out, |i| widen(v[i]).to_bits())
         }
         (_, Format::Pairs) => unreachable!("pairs of bf16 need AVX-512"),
     }
 }
 
+/// `done` lines and words of a strip whose lines are rows are already in place.
 #[inline(always)]
-fn portable(source: &Operand, strip: Strip, live: usize, out: &mut [u32], word: impl Fn(usize) -> u32) {
+fn portable(
+    source: &Operand,
+    strip: Strip,
+    live: usize,
+    done: (usize, usize),
+    out: &mut [u32],
+    word: impl Fn(usize) -> u32,
+) {
     let (width, stride) = (strip.width, source.stride);
     if source.lines_are_rows {
         // 16 words of every line at a time: the panel's part stays in L1 while it is filled crosswise.
@@ -62,7 +83,8 @@ fn portable(source: &Operand, strip: Strip, live: usize, out: &mut [u32], word: 
             let last = (first + 16).min(strip.words);
             for i in 0..live {
                 let from = (strip.line + i) * stride + strip.word;
-                for w in first..last {
+                let skip = if i < done.0 { done.1 } else { 0 };
+                for w in first.max(skip)..last {
                     out[w * width + i] = word(from + w);
                 }
             }
