@@ -16,7 +16,7 @@ pub enum StoredDtype {
 }
 
 /// Shards of 5 GB, as the hub's tools cut them.
-const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// What merging did to the weights.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -87,7 +87,6 @@ impl Model {
     /// Writes the decoder's own weights, adapters folded in, as a checkpoint folder's `model.safetensors` and
     /// `config.json`: how a base that was trained here becomes a base for others.
     pub fn save_base(&self, out: &Path, dtype: StoredDtype) -> Result<(), ModelError> {
-        let target = if dtype == StoredDtype::Bf16 { DType::BF16 } else { DType::F32 };
         let mut values: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         for l in self.linears() {
             values.insert(format!("{}.weight", l.name), l.merged(&self.params).data);
@@ -106,15 +105,7 @@ impl Model {
                 values.insert(format!("model.layers.{}.mlp.gate.e_score_correction_bias", layer.index), b.to_vec());
             }
         }
-        let specs: Vec<TensorSpec> = expected_tensors(&self.config)
-            .into_iter()
-            .filter(|(name, ..)| !is_mtp(&self.config, name))
-            .map(|(name, shape, _)| {
-                // The choice bias decides between near-equal experts: release files keep it in f32.
-                let dtype = if name.ends_with("e_score_correction_bias") { DType::F32 } else { target };
-                TensorSpec { name, dtype, shape }
-            })
-            .collect();
+        let specs = base_specs(&self.config, dtype);
         ShardWriter::new(out, specs, MAX_SHARD_BYTES, pt_metadata())?.write(|spec| Ok(Cow::Owned(encode(values.get(&spec.name).map_or(&[], |v| v), spec.dtype))))?;
         write_config(&self.config, out, dtype)
     }
@@ -176,18 +167,32 @@ impl Model {
     }
 }
 
-fn pt_metadata() -> BTreeMap<String, String> {
+/// Every tensor of a checkpoint of this config, MTP layers left out.
+pub(crate) fn base_specs(config: &ModelConfig, dtype: StoredDtype) -> Vec<TensorSpec> {
+    let target = if dtype == StoredDtype::Bf16 { DType::BF16 } else { DType::F32 };
+    expected_tensors(config)
+        .into_iter()
+        .filter(|(name, ..)| !is_mtp(config, name))
+        .map(|(name, shape, _)| {
+            // The choice bias decides between near-equal experts: release files keep it in f32.
+            let dtype = if name.ends_with("e_score_correction_bias") { DType::F32 } else { target };
+            TensorSpec { name, dtype, shape }
+        })
+        .collect()
+}
+
+pub(crate) fn pt_metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_string(), "pt".to_string())])
 }
 
-fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
+pub(crate) fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
     match dtype {
         DType::BF16 => values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
         _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
     }
 }
 
-fn write_config(config: &ModelConfig, out: &Path, dtype: StoredDtype) -> Result<(), ModelError> {
+pub(crate) fn write_config(config: &ModelConfig, out: &Path, dtype: StoredDtype) -> Result<(), ModelError> {
     let mut config = config.clone();
     config.quantization = None;
     config.set_dtype(if dtype == StoredDtype::Bf16 { "bfloat16" } else { "float32" });

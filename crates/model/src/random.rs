@@ -2,11 +2,15 @@
 //! norms 1, biases and the router's correction bias 0, as HF initialises.
 use crate::build::build;
 use crate::load::LoadOptions;
+use crate::merge::{StoredDtype, base_specs, encode, pt_metadata, write_config};
 use crate::model::Model;
 use crate::ModelError;
 use loar_formats::config::ModelConfig;
+use loar_formats::safetensors::ShardWriter;
 use loar_kernels::rng::Stream;
 use loar_tape::Frozen;
+use std::borrow::Cow;
+use std::path::Path;
 
 /// The random stream of a named tensor, so that its values do not depend on the order of creation (FNV-1a of the name).
 pub(crate) fn stream_of(seed: u64, name: &str) -> Stream {
@@ -17,20 +21,35 @@ pub(crate) fn stream_of(seed: u64, name: &str) -> Stream {
 /// Keeps initial weights apart from every other use of the seed.
 const PURPOSE_INIT: u32 = 0x1417;
 
+/// The values of one tensor.
+fn values(name: &str, count: usize, std: f32, seed: u64) -> Vec<f32> {
+    if name.ends_with("norm.weight") {
+        vec![1.0; count]
+    } else if name.ends_with("bias") {
+        vec![0.0; count]
+    } else {
+        let mut data = vec![0.0; count];
+        stream_of(seed, name).fill_normal(0, std, &mut data);
+        data
+    }
+}
+
+/// Writes a checkpoint folder of random weights under release names, one tensor in memory at a time: the start of
+/// pre-training, and a stand-in of a released checkpoint's exact shape where its weights cannot be had.
+pub fn write_random(config: &ModelConfig, seed: u64, out: &Path, dtype: StoredDtype, max_shard_bytes: u64) -> Result<(), ModelError> {
+    let std = config.initializer_range as f32;
+    let specs = base_specs(config, dtype);
+    ShardWriter::new(out, specs, max_shard_bytes, pt_metadata())?
+        .write(|spec| Ok(Cow::Owned(encode(&values(&spec.name, spec.shape.iter().product(), std, seed), spec.dtype))))?;
+    write_config(config, out, dtype)
+}
+
 impl Model {
     /// Weights drawn by `seed`; the same seed gives the same model on every machine.
     pub fn random(config: ModelConfig, seed: u64, options: &LoadOptions) -> Result<Model, ModelError> {
         let std = config.initializer_range as f32;
         build(config, options.context(), &mut |name, rows, cols| {
-            let data = if name.ends_with("norm.weight") {
-                vec![1.0; rows]
-            } else if name.ends_with("bias") {
-                vec![0.0; rows * cols]
-            } else {
-                let mut data = vec![0.0; rows * cols];
-                stream_of(seed, name).fill_normal(0, std, &mut data);
-                data
-            };
+            let data = values(name, rows * cols, std, seed);
             Ok(Frozen::from_f32(rows, cols, data))
         })
     }
