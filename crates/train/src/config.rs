@@ -59,8 +59,6 @@ macro_rules! sections {
         #[derive(Clone, Debug, PartialEq)]
         pub struct ResolvedRun {
             $($(#[doc = $sdoc])* pub $section: $Resolved,)*
-            /// Name of the run.
-            pub name: String,
             /// Source of each value, by `section.key`.
             pub sources: BTreeMap<String, Source>,
             /// The run file as written.
@@ -133,7 +131,6 @@ macro_rules! sections {
                 match ($($section,)*) {
                     ($(Some($section),)*) => Ok(ResolvedRun {
                         $($section,)*
-                        name: self.name.clone(),
                         sources,
                         written: self.texts.first().map(|t| t.text.clone()).unwrap_or_default(),
                     }),
@@ -288,8 +285,10 @@ sections! {
     }
     /// Where results go.
     output: OutputSection, OutputWritten {
+        /// Name of the run in reports.
+        name: String = |c| derived(c.name.to_owned()), "the name of the run file";
         /// Run folder.
-        dir: PathBuf = |c| derived(PathBuf::from("runs").join(c.name)), "`runs/` and the name of the run file";
+        dir: PathBuf = |c| derived(PathBuf::from("runs").join(c.name)), "`runs/` and the name of the run";
         /// Language of `report.html`.
         lang: Lang = |_| fixed(Lang::En), "";
         /// Write TensorBoard event files.

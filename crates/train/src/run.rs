@@ -178,7 +178,7 @@ fn finish(session: &mut Session<'_>, observer: &mut dyn Observer) -> Result<RunR
 
 fn summary(session: &Session<'_>, end: End, result_step: u64, result: Option<PathBuf>) -> RunReport {
     RunReport {
-        run: session.run.name.clone(),
+        run: session.run.output.name.clone(),
         end,
         steps: session.state.step,
         result_step,

@@ -11,7 +11,7 @@ use std::time::Instant;
 use loar_artifact::{ContentId, Manifest, Parent};
 use loar_model::{Coverage, ExpertsLayout, StoredDtype};
 use loar_tape::{AdamW, Grads, ParamRole};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use crate::checkpoint::{Best, Checkpoints, State};
 use crate::config::{Dtype, Goal, Layout, Method, ResolvedRun};
@@ -101,7 +101,7 @@ impl<'a> Session<'a> {
             observer.on(&Event::Warning { message: format!("checkpoint {fault}; {then}") });
         }
         let resumed_from = found.as_ref().map(|s| s.step);
-        observer.on(&Event::Started { run: run.name.clone(), dir: folder.dir.clone(), resumed_from });
+        observer.on(&Event::Started { run: run.output.name.clone(), dir: folder.dir.clone(), resumed_from });
         let state = match found {
             None => begin,
             Some(state) => {
@@ -407,7 +407,6 @@ impl<'a> Session<'a> {
                 }
             }
             let facts = json!({
-                "run": run.name,
                 "step": of_step,
                 "method": run.adapter.method.word(),
                 "trainable": model.trainable_count(),
@@ -479,7 +478,3 @@ fn copy_text_files(from: &std::path::Path, to: &std::path::Path) -> Result<(), T
     Ok(())
 }
 
-/// A value of a JSON map as a number.
-pub(crate) fn number(map: &Map<String, Value>, key: &str) -> Option<f64> {
-    map.get(key).and_then(Value::as_f64)
-}

@@ -75,13 +75,14 @@ pub(crate) fn base<T>(value: T) -> Default<T> {
 
 /// Keys that change neither the adapter nor the metrics: a run may be resumed with other values.
 /// Base and data are compared by content instead of by path.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "model.path",
     "model.threads",
     "data.train",
     "data.eval",
     "checkpoint.every_steps",
     "checkpoint.keep",
+    "output.name",
     "output.dir",
     "output.lang",
 ];
@@ -102,7 +103,7 @@ impl RunConfig {
     pub fn resolve(&self, base: BaseFacts) -> Result<ResolvedRun, ConfigError> {
         let context = Defaults {
             base,
-            name: &self.name,
+            name: self.output.name.as_ref().map_or(&self.name, |n| &n.value),
             method: self.adapter.method.as_ref().map_or(Method::Lora, |m| m.value),
             max_seq_len: self.data.max_seq_len.as_ref().map_or(base.max_position_embeddings.min(4096), |m| m.value),
             eval_files: self.data.eval.as_ref().is_some_and(|e| !e.value.is_empty()),
@@ -201,7 +202,7 @@ fn hint_for_missing(name: &str) -> String {
 impl ResolvedRun {
     /// `resolved.toml`: every value with its source as a comment. It is itself a run file.
     pub fn toml(&self) -> String {
-        let mut out = format!("# run `{}`, every value decided; the comment says where each came from\n", self.name);
+        let mut out = format!("# run `{}`, every value decided; the comment says where each came from\n", self.output.name);
         let mut section = "";
         for (name, value) in self.values() {
             let (this, key) = name.split_once('.').unwrap_or(("", name));

@@ -1,0 +1,134 @@
+//! Pieces of the page: escaping, tables, the style sheet. No script, no font, no address: the page
+//! stands alone.
+
+use std::fmt::Write;
+
+/// Text as HTML.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Whole numbers with thin groups of three.
+pub(super) fn group(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Seconds for people.
+pub(super) fn duration(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    match s {
+        _ if seconds < 10.0 => format!("{seconds:.1} s"),
+        0..=119 => format!("{s} s"),
+        120..=7199 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
+    }
+}
+
+/// A table; columns whose head begins with `#` hold numbers and stand right.
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let class = |i: usize| if heads.get(i).is_some_and(|h| h.starts_with('#')) { " class=\"n\"" } else { "" };
+    let mut out = String::from("<div class=\"scroll\"><table><thead><tr>");
+    for (i, head) in heads.iter().enumerate() {
+        let _ = write!(out, "<th{}>{}</th>", class(i), escape(head.trim_start_matches('#')));
+    }
+    out.push_str("</tr></thead><tbody>");
+    for row in rows {
+        out.push_str("<tr>");
+        for (i, cell) in row.iter().enumerate() {
+            let _ = write!(out, "<td{}>{cell}</td>", class(i));
+        }
+        out.push_str("</tr>");
+    }
+    out.push_str("</tbody></table></div>");
+    out
+}
+
+/// A figure at the head of the page.
+pub(super) fn card(name: &str, value: &str, note: &str) -> String {
+    format!("<div class=\"card\"><span>{}</span><b>{}</b><i>{}</i></div>", escape(name), escape(value), escape(note))
+}
+
+/// The page around its body.
+pub(super) fn page(lang: &str, title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"{lang}\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n",
+        escape(title)
+    )
+}
+
+const STYLE: &str = "
+:root{--page:#fcfcfb;--card:#fff;--ink:#1a1c1f;--soft:#62676f;--line:#e4e5e7;--a:#2a6fdb;--b:#d9730d;--good:#1a7f4b}
+@media(prefers-color-scheme:dark){:root{--page:#141517;--card:#1c1d20;--ink:#e8e9eb;--soft:#9aa0a8;--line:#303236;--a:#7aa8f7;--b:#f0a35e;--good:#5fca92}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:15px/1.55 system-ui,-apple-system,'Segoe UI','PingFang SC','Microsoft YaHei','Noto Sans CJK SC',sans-serif;font-variant-numeric:tabular-nums}
+main{max-width:1020px;margin:0 auto;padding:40px 24px 80px}
+h1{font-size:28px;line-height:1.2;margin:0 0 4px;font-weight:650;letter-spacing:-.01em}
+h2{font-size:18px;margin:48px 0 12px;font-weight:600}
+p{margin:0 0 12px;max-width:70ch}
+.sub,.note{color:var(--soft)}
+.note{font-size:13px;margin-top:8px}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px;margin:24px 0 0}
+.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px}
+.card span,.card i{display:block;font-size:12.5px;color:var(--soft);font-style:normal}
+.card b{display:block;font-size:21px;font-weight:600;line-height:1.35}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr));gap:16px}
+figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 12px 4px}
+figcaption{font-size:13px;font-weight:600;margin:0 4px 4px;display:flex;justify-content:space-between;gap:8px;flex-wrap:wrap}
+.legend{font-weight:400;color:var(--soft)}
+.key{margin-left:12px}
+.key::before{content:'';display:inline-block;width:14px;height:3px;border-radius:2px;margin-right:5px;vertical-align:middle;background:var(--a)}
+.key.b::before{background:var(--b)}
+svg{display:block;width:100%;height:auto}
+svg text{font-size:11px;fill:var(--soft)}
+.grid{stroke:var(--line);stroke-width:1}
+.line{fill:none;stroke:var(--a);stroke-width:1.75;stroke-linejoin:round;stroke-linecap:round}
+.line.b{stroke:var(--b)}
+.dot{fill:var(--a)}.dot.b{fill:var(--b)}
+.heat rect{fill:var(--a)}
+.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:8px;background:var(--card)}
+table{border-collapse:collapse;width:100%;font-size:13.5px}
+th,td{text-align:left;padding:6px 12px;border-bottom:1px solid var(--line);vertical-align:top}
+tbody tr:last-child td{border-bottom:0}
+th{font-weight:600;color:var(--soft);font-size:12.5px;white-space:nowrap}
+.n{text-align:right;white-space:nowrap}
+code{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
+.bar{display:inline-block;height:8px;border-radius:2px;background:var(--a);vertical-align:middle;min-width:1px}
+.strong td{font-weight:600}
+@media print{main{max-width:none;padding:0}figure,.scroll,.card{break-inside:avoid}}
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_cannot_become_markup() {
+        assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
+    }
+
+    #[test]
+    fn numbers_and_times_for_people() {
+        assert_eq!([0, 999, 1000, 1234567].map(group), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0.04, 59.6, 119.0, 125.0, 7300.0].map(duration), ["0.0 s", "60 s", "119 s", "2 min 05 s", "2 h 01 min"]);
+    }
+}
