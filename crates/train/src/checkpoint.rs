@@ -207,18 +207,34 @@ impl Checkpoints {
         self.save_with(state, params, adamw, &mut |_| Ok(()))
     }
 
-    pub(crate) fn save_with(&self, state: &State, params: &ParamStore, adamw: &AdamWState, hook: Hook<'_>) -> Result<(PathBuf, u64), TrainError> {
+    pub(crate) fn save_with(
+        &self,
+        state: &State,
+        params: &ParamStore,
+        adamw: &AdamWState,
+        hook: Hook<'_>,
+    ) -> Result<(PathBuf, u64), TrainError> {
         let path = self.path(state.step);
         let temporary = self.dir.join(format!(".{:06}.tmp", state.step));
         let bytes = self.write(state, params, adamw, &temporary, &path, hook).map_err(|source| {
             let _ = fs::remove_dir_all(&temporary); // if this fails too, the next start removes it
             TrainError::Checkpoint { path: path.clone(), source }
         })?;
-        hook(Phase::Prune).and_then(|()| self.prune()).map_err(|source| TrainError::Checkpoint { path: path.clone(), source })?;
+        hook(Phase::Prune)
+            .and_then(|()| self.prune())
+            .map_err(|source| TrainError::Checkpoint { path: path.clone(), source })?;
         Ok((path, bytes))
     }
 
-    fn write(&self, state: &State, params: &ParamStore, adamw: &AdamWState, temporary: &Path, path: &Path, hook: Hook<'_>) -> io::Result<u64> {
+    fn write(
+        &self,
+        state: &State,
+        params: &ParamStore,
+        adamw: &AdamWState,
+        temporary: &Path,
+        path: &Path,
+        hook: Hook<'_>,
+    ) -> io::Result<u64> {
         fs::create_dir_all(&self.dir)?;
         if temporary.exists() {
             fs::remove_dir_all(temporary)?;
@@ -227,7 +243,10 @@ impl Checkpoints {
         hook(Phase::Folder)?;
         let file = File::create(temporary.join(FILE))?;
         let mut out = Hashing { out: BufWriter::with_capacity(1 << 20, file), hasher: IdHasher::new(), bytes: 0 };
-        let tensors = params.iter().map(|(_, p)| TensorHead { name: p.name.clone(), rows: p.value.rows as u64, cols: p.value.cols as u64 }).collect();
+        let tensors = params
+            .iter()
+            .map(|(_, p)| TensorHead { name: p.name.clone(), rows: p.value.rows as u64, cols: p.value.cols as u64 })
+            .collect();
         let head = serde_json::to_vec(&Head { state: state.clone(), tensors }).map_err(io::Error::other)?;
         out.write_all(MAGIC)?;
         out.write_all(&(head.len() as u64).to_le_bytes())?;
@@ -265,7 +284,10 @@ impl Checkpoints {
         let newest = &steps[steps.len().saturating_sub(self.keep)..];
         let mut kept = newest.to_vec();
         for step in newest {
-            match File::open(self.path(*step).join(FILE)).map_err(CheckpointFault::from).and_then(|mut f| read_head(&mut f)) {
+            match File::open(self.path(*step).join(FILE))
+                .map_err(CheckpointFault::from)
+                .and_then(|mut f| read_head(&mut f))
+            {
                 Ok(head) => kept.extend(head.state.best.map(|b| b.step)),
                 Err(_) => return Ok(()), // a damaged one may name anything: delete nothing
             }
@@ -304,31 +326,39 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointFault`]; parameters may be half-loaded then.
-    pub fn load(&self, step: u64, params: &mut ParamStore, mut adamw: Option<&mut AdamWState>) -> Result<State, CheckpointFault> {
+    pub fn load(
+        &self,
+        step: u64,
+        params: &mut ParamStore,
+        mut adamw: Option<&mut AdamWState>,
+    ) -> Result<State, CheckpointFault> {
         let file = File::open(self.path(step).join(FILE))?;
         let length = file.metadata()?.len();
         let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
         let expected = ids.len();
         let mut seen = 0;
-        let state = scan(&mut io::BufReader::with_capacity(1 << 20, file), length, &mut |index, head, part, numbers| {
-            let id = *ids.get(index).ok_or_else(|| CheckpointFault::Fit(format!("it has more than the model's {expected} tensors")))?;
-            let param = params.get_mut(id);
-            let (rows, cols) = (param.value.rows, param.value.cols);
-            if (param.name.as_str(), rows as u64, cols as u64) != (head.name.as_str(), head.rows, head.cols) {
-                return Err(CheckpointFault::Fit(format!(
-                    "tensor {index} is `{}` [{}, {}], the model has `{}` [{rows}, {cols}]",
-                    head.name, head.rows, head.cols, param.name
-                )));
-            }
-            seen = index + 1;
-            match (part, &mut adamw) {
-                (0, _) => param.value.data = numbers,
-                (1, Some(adamw)) => adamw.first[id.0] = Tensor::new(rows, cols, numbers),
-                (2, Some(adamw)) => adamw.second[id.0] = Tensor::new(rows, cols, numbers),
-                _ => {}
-            }
-            Ok(())
-        })?;
+        let state =
+            scan(&mut io::BufReader::with_capacity(1 << 20, file), length, &mut |index, head, part, numbers| {
+                let id = *ids
+                    .get(index)
+                    .ok_or_else(|| CheckpointFault::Fit(format!("it has more than the model's {expected} tensors")))?;
+                let param = params.get_mut(id);
+                let (rows, cols) = (param.value.rows, param.value.cols);
+                if (param.name.as_str(), rows as u64, cols as u64) != (head.name.as_str(), head.rows, head.cols) {
+                    return Err(CheckpointFault::Fit(format!(
+                        "tensor {index} is `{}` [{}, {}], the model has `{}` [{rows}, {cols}]",
+                        head.name, head.rows, head.cols, param.name
+                    )));
+                }
+                seen = index + 1;
+                match (part, &mut adamw) {
+                    (0, _) => param.value.data = numbers,
+                    (1, Some(adamw)) => adamw.first[id.0] = Tensor::new(rows, cols, numbers),
+                    (2, Some(adamw)) => adamw.second[id.0] = Tensor::new(rows, cols, numbers),
+                    _ => {}
+                }
+                Ok(())
+            })?;
         if seen != expected {
             return Err(CheckpointFault::Fit(format!("it has {seen} tensors, the model {expected}")));
         }

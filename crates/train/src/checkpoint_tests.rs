@@ -13,7 +13,12 @@ fn params(shift: f32) -> ParamStore {
 }
 
 fn moments(params: &ParamStore, step: u64) -> AdamWState {
-    let part = |f: f32| params.iter().map(|(_, p)| Tensor::new(p.value.rows, p.value.cols, p.value.data.iter().map(|x| x * f).collect())).collect();
+    let part = |f: f32| {
+        params
+            .iter()
+            .map(|(_, p)| Tensor::new(p.value.rows, p.value.cols, p.value.data.iter().map(|x| x * f).collect()))
+            .collect()
+    };
     AdamWState { step, first: part(0.5), second: part(0.25) }
 }
 
@@ -129,7 +134,11 @@ fn an_error_in_any_phase_of_writing_leaves_a_whole_newest() {
         assert!(faults.is_empty(), "{phase:?}: {faults:?}");
         assert_loads(&c, step);
         assert_loads(&c, 2);
-        let left = fs::read_dir(dir.path().join("checkpoints")).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().contains("tmp")).count();
+        let left = fs::read_dir(dir.path().join("checkpoints"))
+            .unwrap()
+            .flatten()
+            .filter(|e| e.file_name().to_string_lossy().contains("tmp"))
+            .count();
         assert_eq!(left, 0, "{phase:?}");
     }
 }
@@ -144,7 +153,10 @@ fn a_crash_in_any_phase_of_writing_leaves_a_whole_newest() {
         let p = params(3.0);
         // unwinding skips the clean-up of errors, as a kill does
         let crashed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            c.save_with(&state(3, None), &p, &moments(&p, 3), &mut |at| if at == phase { panic!("crash") } else { Ok(()) }).is_ok()
+            c.save_with(&state(3, None), &p, &moments(&p, 3), &mut |at| {
+                if at == phase { panic!("crash") } else { Ok(()) }
+            })
+            .is_ok()
         }));
         assert!(crashed.is_err(), "{phase:?}");
         let step = c.newest().0.unwrap().step;

@@ -110,14 +110,6 @@ pub enum TrainError {
         /// What differs.
         differences: Vec<String>,
     },
-    /// Every checkpoint of the run is damaged.
-    #[error("no checkpoint in `{}` is whole{}\nstart the run again in another `output.dir`", dir.display(), lines(.faults))]
-    NoCheckpoint {
-        /// Folder of the checkpoints.
-        dir: PathBuf,
-        /// What is wrong with each.
-        faults: Vec<String>,
-    },
     /// A checkpoint cannot be written; the run can be resumed from the one before.
     #[error("cannot write checkpoint `{}`: {source}; earlier checkpoints are untouched; free some space or mend the folder, then resume", path.display())]
     Checkpoint {

@@ -48,7 +48,9 @@ impl Folder {
         let path = self.dir.join("resolved.toml");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(TrainError::NoRun { dir: self.dir.clone() }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(TrainError::NoRun { dir: self.dir.clone() });
+            }
             Err(e) => return Err(TrainError::io(path)(e)),
         };
         let mut run = ResolvedRun::parse(&path.to_string_lossy(), &text, overrides)?;
@@ -92,7 +94,11 @@ impl Folder {
     ///
     /// # Errors
     /// What `build` or the system said; the old sub-folder stays as it was.
-    pub fn replace_dir(&self, name: &str, build: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<PathBuf, TrainError> {
+    pub fn replace_dir(
+        &self,
+        name: &str,
+        build: impl FnOnce(&Path) -> Result<(), TrainError>,
+    ) -> Result<PathBuf, TrainError> {
         let path = self.dir.join(name);
         let temporary = self.dir.join(format!(".{name}.tmp"));
         if temporary.exists() {
@@ -115,7 +121,11 @@ impl Folder {
     ///
     /// # Errors
     /// [`TrainError::Artifact`].
-    pub fn write_manifest(&self, parents: Vec<loar_artifact::Parent>, facts: serde_json::Value) -> Result<(), TrainError> {
+    pub fn write_manifest(
+        &self,
+        parents: Vec<loar_artifact::Parent>,
+        facts: serde_json::Value,
+    ) -> Result<(), TrainError> {
         Ok(Manifest::describe(&self.dir, "run", parents, facts)?.write(&self.dir)?)
     }
 }

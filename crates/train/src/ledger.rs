@@ -131,7 +131,9 @@ impl Side {
 impl Ledger {
     /// Sums that do not agree.
     pub fn faults(&self) -> Vec<String> {
-        let side = |name: &'static str, s: &Side| s.faults().into_iter().map(move |f| format!("{name} {f}")).collect::<Vec<_>>();
+        let side = |name: &'static str, s: &Side| {
+            s.faults().into_iter().map(move |f| format!("{name} {f}")).collect::<Vec<_>>()
+        };
         [side("training", &self.train), side("evaluation", &self.eval)].concat()
     }
 }
@@ -145,7 +147,8 @@ impl fmt::Display for Ledger {
                 continue;
             }
             for (what, reason, examples, rows, tokens) in side.lines() {
-                let reason = if reason.chars().count() > 27 { reason.chars().take(26).chain(['…']).collect() } else { reason };
+                let reason =
+                    if reason.chars().count() > 27 { reason.chars().take(26).chain(['…']).collect() } else { reason };
                 let (examples, rows, tokens) = (cell(examples), cell(rows), cell(tokens));
                 write!(f, "\n{name:<12}{what:<10}{reason:<28}{examples:>12}{rows:>12}{tokens:>14}")?;
             }

@@ -34,7 +34,9 @@ pub use observer::{Event, Observer, StepEvent};
 pub use order::{BatchSize, Batches, Length, Order};
 pub use pack::{MicroBatch, Row, first_fit_decreasing, pack};
 pub use plan::{MemoryItem, Plan, PlanInputs, Probe, activation_bytes, plan, weight_bytes};
-pub use prepare::{Inputs, attach, base_facts, base_id, encoder, load_base, load_run, load_rows, prepare, rows_id, spec};
-pub use run::{End, Evaluator, RunReport, resume, resume_with, run, run_with, train};
+pub use prepare::{
+    Inputs, attach, base_facts, base_id, encoder, load_base, load_rows, load_run, prepare, rows_id, spec,
+};
+pub use run::{End, Evaluator, RunReport, plan_run, resume, resume_with, run, run_with, train};
 pub use schedule::Schedule;
 pub use step::{NonFinite, StepReport, StepSettings, clip, gradients, optimizer, update};

@@ -36,12 +36,14 @@ impl Appender {
     /// only written after the lines before it are on disk.
     fn open(path: PathBuf, length: u64, strict: bool) -> Result<Appender, TrainError> {
         let fail = |path: &Path| TrainError::io(path.to_owned());
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(fail(&path))?;
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(fail(&path))?;
         let present = file.metadata().map_err(fail(&path))?.len();
         if present < length && strict {
             let message = format!("has {present} bytes, the checkpoint was made at {length}");
-            return Err(TrainError::Io { path, source: std::io::Error::new(std::io::ErrorKind::UnexpectedEof, message) });
+            return Err(TrainError::Io {
+                path,
+                source: std::io::Error::new(std::io::ErrorKind::UnexpectedEof, message),
+            });
         }
         let length = length.min(present);
         file.set_len(length).map_err(fail(&path))?;
@@ -104,7 +106,12 @@ impl Metrics {
     ///
     /// # Errors
     /// [`TrainError::Io`], when the disk is full for instance.
-    pub fn append(&mut self, step: u64, values: &Map<String, Value>, timing: &Map<String, Value>) -> Result<(), TrainError> {
+    pub fn append(
+        &mut self,
+        step: u64,
+        values: &Map<String, Value>,
+        timing: &Map<String, Value>,
+    ) -> Result<(), TrainError> {
         let line = |map: &Map<String, Value>| format!("{}\n", Value::Object(map.clone()));
         if !timing.is_empty() {
             self.timing.append(line(timing).as_bytes())?;
@@ -192,7 +199,10 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("metrics.jsonl")).unwrap(), whole);
         let tb = std::fs::read(dir.path().join("tb").join(EVENT_FILE)).unwrap();
         let scalars = crate::tensorboard::tests::read_scalars(&tb);
-        assert_eq!(scalars.iter().filter(|s| s.1 == "train/loss").map(|s| (s.0, s.2)).collect::<Vec<_>>(), [(1, 1.0), (2, 0.5), (3, 1.0 / 3.0)]);
+        assert_eq!(
+            scalars.iter().filter(|s| s.1 == "train/loss").map(|s| (s.0, s.2)).collect::<Vec<_>>(),
+            [(1, 1.0), (2, 0.5), (3, 1.0 / 3.0)]
+        );
         assert_eq!(scalars.iter().filter(|s| s.1 == "eval/loss").count(), 3);
         assert_eq!(scalars.iter().filter(|s| s.1 == "time/seconds").count(), 3);
     }

@@ -1,6 +1,7 @@
 //! What a run will need: memory by component, tokens, steps, and time from a short probe of real
 //! passes. The report sets it beside what was measured.
 
+use std::fmt;
 use std::time::Instant;
 
 use loar_formats::config::ModelConfig;
@@ -8,6 +9,7 @@ use loar_model::Model;
 use loar_tape::Weight;
 use serde::{Deserialize, Serialize};
 
+use crate::memory::human;
 use crate::order::Batches;
 use crate::pack::{Row, pack};
 use crate::step::{StepSettings, gradients};
@@ -89,6 +91,38 @@ impl Plan {
     }
 }
 
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for item in &self.memory {
+            writeln!(f, "{:<20}{:>14}", item.component, human(item.bytes))?;
+        }
+        writeln!(f, "{:<20}{:>14}", "memory", human(self.peak_bytes()))?;
+        writeln!(f, "{:<20}{:>14}  of {}", "trainable", self.trainable, self.parameters)?;
+        writeln!(
+            f,
+            "{:<20}{:>14}  {} labelled tokens of {} an epoch",
+            "rows", self.rows, self.epoch_labels, self.epoch_tokens
+        )?;
+        writeln!(
+            f,
+            "{:<20}{:>14}  {:.2} epochs, {} passes in the first",
+            "steps", self.steps, self.epochs, self.micro_batches
+        )?;
+        write!(f, "{:<20}{:>14}", "tokens", self.tokens)?;
+        if let (Some(probe), Some(seconds)) = (self.probe, self.seconds()) {
+            write!(
+                f,
+                "\n{:<20}{:>12.0} s  at {:.0} tokens/s, measured over {} tokens",
+                "time",
+                seconds,
+                probe.rate(),
+                probe.tokens
+            )?;
+        }
+        Ok(())
+    }
+}
+
 /// Bytes of frozen linear weights and embedding.
 pub fn weight_bytes(model: &Model) -> u64 {
     let frozen = |w: &Weight| match w {
@@ -110,7 +144,13 @@ fn layer_numbers(config: &ModelConfig, layer: usize) -> u64 {
             let heads = config.num_attention_heads;
             let qk = m.qk_nope_head_dim + m.qk_rope_head_dim;
             // latent query and its norm, q, latent kv and its norm, expanded keys and values, output
-            2 * m.q_lora_rank.unwrap_or(0) + 2 * heads * qk + 2 * m.kv_lora_rank + m.qk_rope_head_dim + heads * (m.qk_nope_head_dim + m.v_head_dim) + heads * qk + 2 * heads * m.v_head_dim
+            2 * m.q_lora_rank.unwrap_or(0)
+                + 2 * heads * qk
+                + 2 * m.kv_lora_rank
+                + m.qk_rope_head_dim
+                + heads * (m.qk_nope_head_dim + m.v_head_dim)
+                + heads * qk
+                + 2 * heads * m.v_head_dim
         }
         None => {
             let q = config.num_attention_heads * config.head_dim;

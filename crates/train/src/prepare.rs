@@ -13,7 +13,8 @@ use loar_tape::Precision;
 use loar_text::{Body, ChatTemplate, Conversation, EmptyThink, EncodeOptions, Encoder, Message, Tokenizer};
 
 use crate::config::{
-    BadRow, BaseFacts, Dtype, EmptyThinkPolicy, Method, Pairs, ResolvedRun, RowFormat, RunConfig, Targets, Think, TooLong,
+    BadRow, BaseFacts, Dtype, EmptyThinkPolicy, Method, Pairs, ResolvedRun, RowFormat, RunConfig, Targets, Think,
+    TooLong,
 };
 use crate::error::SHOWN;
 use crate::ledger::{Ledger, Side};
@@ -60,7 +61,10 @@ pub fn load_run(path: &Path, overrides: &[String]) -> Result<ResolvedRun, TrainE
 /// [`TrainError::Format`] when its `config.json` cannot be used.
 pub fn base_facts(dir: &Path) -> Result<BaseFacts, TrainError> {
     let (config, _) = ModelConfig::read(dir)?;
-    Ok(BaseFacts { max_position_embeddings: config.max_position_embeddings, num_hidden_layers: config.num_hidden_layers })
+    Ok(BaseFacts {
+        max_position_embeddings: config.max_position_embeddings,
+        num_hidden_layers: config.num_hidden_layers,
+    })
 }
 
 /// Files of a checkpoint folder that decide what the model computes and reads.
@@ -69,7 +73,13 @@ fn is_base_file(name: &str) -> bool {
         || name.ends_with(".safetensors.index.json")
         || matches!(
             name,
-            "config.json" | "generation_config.json" | "tokenizer.json" | "tokenizer_config.json" | "special_tokens_map.json" | "chat_template.jinja" | "chat_template.json"
+            "config.json"
+                | "generation_config.json"
+                | "tokenizer.json"
+                | "tokenizer_config.json"
+                | "special_tokens_map.json"
+                | "chat_template.jinja"
+                | "chat_template.json"
         )
 }
 
@@ -119,7 +129,8 @@ pub fn prepare(run: &ResolvedRun, observer: &mut dyn Observer) -> Result<Inputs,
     let base_id = base_id(&run.model.path)?;
     observer.on(&Event::Phase { name: "data" });
     let (config, _) = ModelConfig::read(&run.model.path)?;
-    let mut parents = vec![Parent { role: "base".into(), path: run.model.path.to_string_lossy().into_owned(), id: base_id }];
+    let mut parents =
+        vec![Parent { role: "base".into(), path: run.model.path.to_string_lossy().into_owned(), id: base_id }];
     let (rows, eval_rows, ledger) = load_rows(run, &config, &mut parents, observer)?;
     observer.on(&Event::Phase { name: "load" });
     let mut model = load_base(run)?;
@@ -266,7 +277,11 @@ pub fn load_rows(
         (train.examples, eval.examples)
     } else if d.eval_fraction > 0.0 {
         let wanted = train.examples.len() as f64 * d.eval_fraction;
-        let size = if wanted > d.eval_max_rows as f64 { EvalSize::Rows(d.eval_max_rows) } else { EvalSize::Fraction(d.eval_fraction) };
+        let size = if wanted > d.eval_max_rows as f64 {
+            EvalSize::Rows(d.eval_max_rows)
+        } else {
+            EvalSize::Fraction(d.eval_fraction)
+        };
         let split = loar_data::split(&train, size, run.train.seed)?;
         let held_out = split.eval.len() as u64;
         ledger.train.examples_read -= held_out;
@@ -301,7 +316,11 @@ pub fn load_rows(
 }
 
 fn data_parents(role: &str, dataset: &Dataset) -> Vec<Parent> {
-    let parent = |f: &loar_data::FileReport| Parent { role: role.into(), path: f.path.to_string_lossy().into_owned(), id: f.content_id };
+    let parent = |f: &loar_data::FileReport| Parent {
+        role: role.into(),
+        path: f.path.to_string_lossy().into_owned(),
+        id: f.content_id,
+    };
     dataset.files.iter().map(parent).collect()
 }
 
@@ -381,9 +400,11 @@ fn render(encoder: &Encoder, run: &ResolvedRun, examples: &[Example], side: &mut
             let mut masked = (row.ids.len() - labels) as u64;
             side.rows_used += 1;
             side.tokens_labelled += labels as u64;
-            for (reason, most) in
-                [("history", token_row.stats.masked_history), ("prompt", token_row.stats.masked_prompt), ("between answers", usize::MAX)]
-            {
+            for (reason, most) in [
+                ("history", token_row.stats.masked_history),
+                ("prompt", token_row.stats.masked_prompt),
+                ("between answers", usize::MAX),
+            ] {
                 let n = masked.min(most as u64);
                 masked -= n;
                 if n > 0 {
@@ -408,7 +429,8 @@ fn count_turns(side: &mut Side, body: &Body) {
     if let Body::Chat(conversation) = body {
         for message in conversation.messages.iter().filter(|m| m.role == "assistant") {
             side.turns += 1;
-            side.turns_with_reasoning += u64::from(message.reasoning_content.as_ref().is_some_and(|r| !r.trim().is_empty()));
+            side.turns_with_reasoning +=
+                u64::from(message.reasoning_content.as_ref().is_some_and(|r| !r.trim().is_empty()));
         }
     }
 }
@@ -440,7 +462,9 @@ fn warnings(encoder: &Encoder, run: &ResolvedRun, ledger: &Ledger) -> Vec<String
     }
     if train.turns > 0 && train.think_rate() < 0.05 && opens_thinking(encoder) {
         let policy = match run.data.empty_think {
-            EmptyThinkPolicy::Mask => "the empty think block is masked, so thinking is not trained away, but nothing keeps it either",
+            EmptyThinkPolicy::Mask => {
+                "the empty think block is masked, so thinking is not trained away, but nothing keeps it either"
+            }
             EmptyThinkPolicy::Train => "`data.empty_think = \"train\"` teaches the model to stop thinking",
             EmptyThinkPolicy::Refuse => "`data.empty_think = \"refuse\"` will refuse such rows",
         };

@@ -153,7 +153,9 @@ fn head(f: &Facts) -> String {
     );
     let evals = points(&f.metrics, "eval_loss");
     let losses = points(&f.metrics, "loss");
-    if let (Some(before), Some(result)) = (evals.first(), evals.iter().find(|e| e.0 == s.result_step as f64).or(evals.last())) {
+    if let (Some(before), Some(result)) =
+        (evals.first(), evals.iter().find(|e| e.0 == s.result_step as f64).or(evals.last()))
+    {
         out.push_str(&card(t.eval_loss, &format!("{:.4}", result.1), &format!("{} {:.4}", t.before, before.1)));
     }
     if let (Some(first), Some(last)) = (losses.first(), losses.last()) {
@@ -196,7 +198,12 @@ fn course(f: &Facts) -> String {
 
 /// Metrics of the caller's task.
 fn other_metrics(metrics: &[Map<String, Value>]) -> Vec<String> {
-    let mut keys: Vec<String> = metrics.iter().flat_map(|l| l.keys()).filter(|k| k.starts_with("eval_") && *k != "eval_loss").cloned().collect();
+    let mut keys: Vec<String> = metrics
+        .iter()
+        .flat_map(|l| l.keys())
+        .filter(|k| k.starts_with("eval_") && *k != "eval_loss")
+        .cloned()
+        .collect();
     keys.sort_unstable();
     keys.dedup();
     keys
@@ -267,9 +274,17 @@ fn trained(f: &Facts) -> String {
         String::new(),
         String::new(),
     ]);
-    let heads = [t.component, &num(t.parameters), &num(t.adapted), &num(t.trainable), &num(t.modules), &num(t.gradient)];
+    let heads =
+        [t.component, &num(t.parameters), &num(t.adapted), &num(t.trainable), &num(t.modules), &num(t.gradient)];
     let best = match &f.summary.best {
-        Some(best) => format!(" · {} {}: {} ({} {})", t.best, escape(&f.run.eval.metric), plot::short(best.value), t.step, best.step),
+        Some(best) => format!(
+            " · {} {}: {} ({} {})",
+            t.best,
+            escape(&f.run.eval.metric),
+            plot::short(best.value),
+            t.step,
+            best.step
+        ),
         None => String::new(),
     };
     format!(
@@ -304,7 +319,14 @@ fn data(f: &Facts) -> String {
                 "cut" => t.cut,
                 _ => t.dropped,
             };
-            rows.push(vec![name.to_owned(), what.to_owned(), escape(&reason), cell(examples), cell(token_rows), cell(tokens)]);
+            rows.push(vec![
+                name.to_owned(),
+                what.to_owned(),
+                escape(&reason),
+                cell(examples),
+                cell(token_rows),
+                cell(tokens),
+            ]);
         }
         notes.push(format!(
             "{name}: {} {:.2} % · {} {:.1} % · {} {:.1} %",
@@ -327,7 +349,11 @@ fn planned(f: &Facts) -> String {
     let rate = s.tokens as f64 / s.seconds.max(1e-9);
     let rows = vec![
         vec![t.memory.to_owned(), human(plan.peak_bytes()), or_dash(s.peak_bytes.map(human))],
-        vec![t.time.to_owned(), or_dash(plan.probe.map(|p| duration(plan.tokens as f64 / p.rate()))), duration(s.seconds)],
+        vec![
+            t.time.to_owned(),
+            or_dash(plan.probe.map(|p| duration(plan.tokens as f64 / p.rate()))),
+            duration(s.seconds),
+        ],
         vec![t.throughput.to_owned(), or_dash(plan.probe.map(|p| group(p.rate() as u64))), group(rate as u64)],
         vec![t.steps.to_owned(), group(plan.steps), group(s.steps)],
         vec![t.tokens.to_owned(), group(plan.tokens), group(s.tokens)],
@@ -337,7 +363,8 @@ fn planned(f: &Facts) -> String {
         .memory
         .iter()
         .map(|m| {
-            let bar = format!("<span class=\"bar\" style=\"width:{:.1}px\"></span>", 240.0 * m.bytes as f64 / largest as f64);
+            let bar =
+                format!("<span class=\"bar\" style=\"width:{:.1}px\"></span>", 240.0 * m.bytes as f64 / largest as f64);
             vec![escape(&m.component), human(m.bytes), bar]
         })
         .collect();
@@ -355,7 +382,9 @@ fn config(f: &Facts) -> String {
     let rows: Vec<Vec<String>> = f
         .config
         .iter()
-        .map(|(name, value, source)| vec![format!("<code>{}</code>", escape(name)), format!("<code>{}</code>", escape(value)), escape(source)])
+        .map(|(name, value, source)| {
+            vec![format!("<code>{}</code>", escape(name)), format!("<code>{}</code>", escape(value)), escape(source)]
+        })
         .collect();
     table(&[t.key, t.value, t.source], &rows)
 }
@@ -366,9 +395,17 @@ fn lineage(f: &Facts) -> String {
     let id = |id: String| format!("<code>{}</code>", escape(&id));
     let mut rows = vec![vec![
         format!("<b>{}</b>", t.result),
-        f.summary.result.as_ref().map_or_else(String::new, |p| format!("<code>{}/</code>", escape(&p.to_string_lossy()))),
+        f.summary
+            .result
+            .as_ref()
+            .map_or_else(String::new, |p| format!("<code>{}/</code>", escape(&p.to_string_lossy()))),
         id(manifest.id.to_string()),
     ]];
-    rows.extend(manifest.parents.iter().map(|p| vec![escape(&p.role), format!("<code>{}</code>", escape(&p.path)), id(p.id.to_string())]));
+    rows.extend(
+        manifest
+            .parents
+            .iter()
+            .map(|p| vec![escape(&p.role), format!("<code>{}</code>", escape(&p.path)), id(p.id.to_string())]),
+    );
     table(&[t.role, t.path, t.content_id], &rows)
 }

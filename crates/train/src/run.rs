@@ -12,8 +12,10 @@ use crate::config::ResolvedRun;
 use crate::folder::Folder;
 use crate::memory;
 use crate::observer::{Event, Observer};
+use crate::plan::{Plan, PlanInputs, plan};
 use crate::prepare::{Inputs, prepare};
-use crate::session::Session;
+use crate::session::{Session, batches, every};
+use crate::step::StepSettings;
 use crate::{TrainError, report};
 
 /// Scores a task during training, beside the loss: what the caller knows and this crate does not.
@@ -99,7 +101,12 @@ pub fn run_with(
 ///
 /// # Errors
 /// As [`run`], and [`TrainError::Changed`] when base, data or deciding values are not as they were.
-pub fn resume(dir: &Path, overrides: &[String], observer: &mut dyn Observer, stop: &AtomicBool) -> Result<RunReport, TrainError> {
+pub fn resume(
+    dir: &Path,
+    overrides: &[String],
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<RunReport, TrainError> {
     resume_with(dir, overrides, None, observer, stop)
 }
 
@@ -117,6 +124,37 @@ pub fn resume_with(
     let run = Folder::new(dir).run(overrides)?;
     let inputs = prepare(&run, observer)?;
     train(&run, inputs, evaluator, observer, stop)
+}
+
+/// What a run would need: the same preparation and probe as a run, and nothing written. The ledger
+/// and the coverage go to the observer.
+///
+/// # Errors
+/// As [`run`].
+pub fn plan_run(run: &ResolvedRun, observer: &mut dyn Observer) -> Result<Plan, TrainError> {
+    let inputs = prepare(run, observer)?;
+    observer.on(&Event::Coverage { table: inputs.model.coverage().to_string() });
+    observer.on(&Event::Phase { name: "probe" });
+    let batches = batches(run, inputs.rows.iter().map(|r| r.ids.len()).collect());
+    let evaluations = if inputs.eval_rows.is_empty() {
+        0
+    } else {
+        batches.steps() as u64 / every(run.eval.every_steps, batches.steps()) + 1
+    };
+    let plan = plan(
+        &PlanInputs {
+            model: &inputs.model,
+            rows: &inputs.rows,
+            eval_rows: &inputs.eval_rows,
+            batches: &batches,
+            settings: &StepSettings::of(run),
+            evaluations,
+            program_bytes: inputs.resident_before.unwrap_or(0),
+        },
+        true,
+    );
+    observer.on(&Event::Plan(Box::new(plan.clone())));
+    Ok(plan)
 }
 
 /// Trains on prepared inputs in the run's folder, going on from a checkpoint if one is there.

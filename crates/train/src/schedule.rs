@@ -52,7 +52,10 @@ mod tests {
     fn golden_values() {
         assert_eq!(rates(ScheduleKind::Constant, 0.1, 3), [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
         assert_eq!(rates(ScheduleKind::Linear, 0.1, 0), [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]);
-        assert_eq!(rates(ScheduleKind::Linear, 0.0, 5), [0.1667, 0.3333, 0.5, 0.6667, 0.8333, 1.0, 0.75, 0.5, 0.25, 0.0]);
+        assert_eq!(
+            rates(ScheduleKind::Linear, 0.0, 5),
+            [0.1667, 0.3333, 0.5, 0.6667, 0.8333, 1.0, 0.75, 0.5, 0.25, 0.0]
+        );
         // (1 + cos(k·pi/9)) / 2, lifted to the floor of 0.1
         assert_eq!(
             rates(ScheduleKind::Cosine, 0.1, 0),

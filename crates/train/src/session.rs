@@ -66,12 +66,27 @@ pub(crate) fn every(written: usize, steps: usize) -> u64 {
 
 impl<'a> Session<'a> {
     /// Goes on from the newest whole checkpoint, or begins.
-    pub fn open(run: &'a ResolvedRun, mut inputs: Inputs, evaluates: bool, observer: &mut dyn Observer) -> Result<Session<'a>, TrainError> {
+    pub fn open(
+        run: &'a ResolvedRun,
+        mut inputs: Inputs,
+        evaluates: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Session<'a>, TrainError> {
         let folder = Folder::new(&run.output.dir);
         let batches = batches(run, inputs.rows.iter().map(|r| r.ids.len()).collect());
         let steps = batches.steps();
-        let warmup = if run.train.warmup_steps > 0 { run.train.warmup_steps } else { (run.train.warmup_ratio * steps as f64).round() as usize };
-        let schedule = Schedule { kind: run.train.schedule, peak: run.train.learning_rate, min_ratio: run.train.min_lr_ratio, warmup, steps };
+        let warmup = if run.train.warmup_steps > 0 {
+            run.train.warmup_steps
+        } else {
+            (run.train.warmup_ratio * steps as f64).round() as usize
+        };
+        let schedule = Schedule {
+            kind: run.train.schedule,
+            peak: run.train.learning_rate,
+            min_ratio: run.train.min_lr_ratio,
+            warmup,
+            steps,
+        };
         let settings = StepSettings::of(run);
         let mut adamw = optimizer(run, &inputs.model);
         let mut coverage = inputs.model.coverage();
@@ -97,7 +112,9 @@ impl<'a> Session<'a> {
         };
         let (found, faults) = checkpoints.newest();
         for fault in &faults {
-            let then = found.as_ref().map_or("starting from the beginning".into(), |s| format!("going on from step {}", s.step));
+            let then = found
+                .as_ref()
+                .map_or("starting from the beginning".into(), |s| format!("going on from step {}", s.step));
             observer.on(&Event::Warning { message: format!("checkpoint {fault}; {then}") });
         }
         let resumed_from = found.as_ref().map(|s| s.step);
@@ -106,9 +123,11 @@ impl<'a> Session<'a> {
             None => begin,
             Some(state) => {
                 refuse_changes(&folder, run, &state, &begin)?;
-                checkpoints.load(state.step, &mut inputs.model.params, Some(&mut adamw.state)).map_err(|fault| TrainError::Io {
-                    path: checkpoints.path(state.step),
-                    source: std::io::Error::new(std::io::ErrorKind::InvalidData, fault),
+                checkpoints.load(state.step, &mut inputs.model.params, Some(&mut adamw.state)).map_err(|fault| {
+                    TrainError::Io {
+                        path: checkpoints.path(state.step),
+                        source: std::io::Error::new(std::io::ErrorKind::InvalidData, fault),
+                    }
                 })?;
                 state
             }
@@ -174,15 +193,16 @@ impl<'a> Session<'a> {
         // a run of a fixed number of steps has no end of rows, one by epochs has counted its steps
         let (chosen, next) = self.batches.at(self.state.cursor).unwrap_or_default();
         let Inputs { model, rows, .. } = &mut self.inputs;
-        let (mut grads, report) = gradients(model, rows, &chosen, &self.settings, &mut self.state.micro_step).map_err(|fault| {
-            let (newest, _) = self.checkpoints.newest();
-            TrainError::NonFinite {
-                step: self.state.step + 1,
-                what: fault.what,
-                rows: fault.rows,
-                checkpoint: newest.map(|s| self.checkpoints.path(s.step)),
-            }
-        })?;
+        let (mut grads, report) =
+            gradients(model, rows, &chosen, &self.settings, &mut self.state.micro_step).map_err(|fault| {
+                let (newest, _) = self.checkpoints.newest();
+                TrainError::NonFinite {
+                    step: self.state.step + 1,
+                    what: fault.what,
+                    rows: fault.rows,
+                    checkpoint: newest.map(|s| self.checkpoints.path(s.step)),
+                }
+            })?;
         if self.state.step == 0 {
             self.check_gradients(&grads, observer)?;
         }
@@ -193,7 +213,8 @@ impl<'a> Session<'a> {
         self.state.cursor = next;
         self.state.tokens += report.tokens as u64;
         self.state.labels += report.labels as u64;
-        let load: Vec<Vec<usize>> = report.expert_load.iter().map(|l| l.iter().map(|n| *n as usize).collect()).collect();
+        let load: Vec<Vec<usize>> =
+            report.expert_load.iter().map(|l| l.iter().map(|n| *n as usize).collect()).collect();
         add_load(&mut self.state.expert_load, &load);
         self.state.finished = self.state.step >= self.steps();
         let seconds = start.elapsed().as_secs_f64();
@@ -208,7 +229,8 @@ impl<'a> Session<'a> {
     fn check_gradients(&mut self, grads: &Grads, observer: &mut dyn Observer) -> Result<(), TrainError> {
         self.coverage.mark_gradients(grads);
         self.folder.write_json("coverage.json", &self.coverage)?;
-        let marks = self.coverage.rows.iter().filter_map(|r| Some((r.component.clone(), r.tensors_with_gradient? as u64)));
+        let marks =
+            self.coverage.rows.iter().filter_map(|r| Some((r.component.clone(), r.tensors_with_gradient? as u64)));
         self.state.gradients = Some(marks.collect());
         let components: Vec<String> = self
             .coverage
@@ -220,10 +242,15 @@ impl<'a> Session<'a> {
         let idle = self.untouched_experts(grads);
         if idle > 0 {
             // not a fault: an expert learns when a token is routed to it
-            let message = format!("{idle} matrices of routed experts got no gradient in step 1: no token was routed to them");
+            let message =
+                format!("{idle} matrices of routed experts got no gradient in step 1: no token was routed to them");
             observer.on(&Event::Warning { message });
         }
-        if components.is_empty() { Ok(()) } else { Err(TrainError::NoGradient { components, table: self.coverage.to_string() }) }
+        if components.is_empty() {
+            Ok(())
+        } else {
+            Err(TrainError::NoGradient { components, table: self.coverage.to_string() })
+        }
     }
 
     /// B matrices of routed experts that no token reached.
@@ -232,7 +259,11 @@ impl<'a> Session<'a> {
             .model
             .params
             .iter()
-            .filter(|(id, p)| p.role == ParamRole::LoraB && p.name.contains(".experts.") && grads.get(*id).is_none_or(|g| g.data.iter().all(|x| *x == 0.0)))
+            .filter(|(id, p)| {
+                p.role == ParamRole::LoraB
+                    && p.name.contains(".experts.")
+                    && grads.get(*id).is_none_or(|g| g.data.iter().all(|x| *x == 0.0))
+            })
             .count()
     }
 
@@ -259,17 +290,31 @@ impl<'a> Session<'a> {
         let step = self.state.step;
         observer.on(&Event::EvalBegin { step, rows: self.inputs.eval_rows.len() });
         let mut metrics = BTreeMap::new();
-        if let Some(loss) = eval_loss(&self.inputs, self.settings.capacity) {
+        let loss = eval_loss(&self.inputs, self.settings.capacity).map_err(|rows| TrainError::NonFinite {
+            step,
+            what: "the evaluation loss".into(),
+            rows,
+            checkpoint: self.checkpoints.steps().last().map(|s| self.checkpoints.path(*s)),
+        })?;
+        if let Some(loss) = loss {
             metrics.insert("eval_loss".to_owned(), loss);
         }
         if let Some(evaluator) = evaluator {
             let measured = evaluator.evaluate(&self.inputs.model, step).map_err(TrainError::Evaluation)?;
-            metrics.extend(measured.into_iter().map(|(k, v)| (if k.starts_with("eval_") { k } else { format!("eval_{k}") }, v)));
+            if let Some((name, value)) = measured.iter().find(|(_, v)| !v.is_finite()) {
+                return Err(TrainError::Evaluation(format!("`{name}` is {value} at step {step}")));
+            }
+            metrics.extend(
+                measured.into_iter().map(|(k, v)| (if k.starts_with("eval_") { k } else { format!("eval_{k}") }, v)),
+            );
         }
         let name = &self.run.eval.metric;
         let value = metrics.get(name).or_else(|| metrics.get(&format!("eval_{name}"))).copied();
         let Some(value) = value else {
-            return Err(TrainError::Metric { metric: name.clone(), measured: metrics.into_keys().map(|k| format!("`{k}`")).collect() });
+            return Err(TrainError::Metric {
+                metric: name.clone(),
+                measured: metrics.into_keys().map(|k| format!("`{k}`")).collect(),
+            });
         };
         // what was there before training is the baseline, not a result
         let best = step > 0 && self.state.best.as_ref().is_none_or(|b| self.better(value, b.value));
@@ -308,9 +353,15 @@ impl<'a> Session<'a> {
         timing.insert("step".into(), self.state.step.into());
         if let Some((report, rate)) = step {
             let epoch = self.batches.epoch(self.state.cursor);
-            let entries = [("epoch", epoch), ("loss", report.loss), ("learning_rate", rate), ("grad_norm", report.grad_norm)];
+            let entries =
+                [("epoch", epoch), ("loss", report.loss), ("learning_rate", rate), ("grad_norm", report.grad_norm)];
             values.extend(entries.map(|(k, v)| (k.to_owned(), json!(v))));
-            let entries = [("tokens", report.tokens), ("labels", report.labels), ("rows", report.rows), ("micro_batches", report.micro_batches)];
+            let entries = [
+                ("tokens", report.tokens),
+                ("labels", report.labels),
+                ("rows", report.rows),
+                ("micro_batches", report.micro_batches),
+            ];
             values.extend(entries.map(|(k, v)| (k.to_owned(), json!(v))));
             if let Some(imbalance) = imbalance(&report.expert_load) {
                 values.insert("expert_imbalance".into(), json!(imbalance));
@@ -377,7 +428,11 @@ impl<'a> Session<'a> {
         let code = std::env::current_exe().ok().and_then(|exe| ContentId::of_file(&exe).ok());
         let version = concat!("loar ", env!("CARGO_PKG_VERSION"));
         // where a system hides the program's file, its version stands for it
-        parents.push(Parent { role: "code".into(), path: version.into(), id: code.unwrap_or_else(|| ContentId::of_bytes(version.as_bytes())) });
+        parents.push(Parent {
+            role: "code".into(),
+            path: version.into(),
+            id: code.unwrap_or_else(|| ContentId::of_bytes(version.as_bytes())),
+        });
         parents
     }
 
@@ -418,18 +473,23 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Mean loss over the labelled tokens of the evaluation rows; `None` without rows.
-pub(crate) fn eval_loss(inputs: &Inputs, capacity: usize) -> Option<f64> {
+/// Mean loss over the labelled tokens of the evaluation rows; `None` without rows, the ids of the
+/// pass's rows when it is not finite.
+fn eval_loss(inputs: &Inputs, capacity: usize) -> Result<Option<f64>, Vec<String>> {
     if inputs.eval_rows.is_empty() {
-        return None;
+        return Ok(None);
     }
     let all: Vec<usize> = (0..inputs.eval_rows.len()).collect();
     let (mut sum, mut labels) = (0.0, 0usize);
     for micro in pack(&inputs.eval_rows, &all, capacity) {
-        sum += inputs.model.loss(&micro.batch).sum;
+        let loss = inputs.model.loss(&micro.batch).sum;
+        if !loss.is_finite() {
+            return Err(micro.rows.iter().map(|r| inputs.eval_rows[*r].id.clone()).collect());
+        }
+        sum += loss;
         labels += micro.batch.targets.len();
     }
-    Some(sum / labels.max(1) as f64)
+    Ok(Some(sum / labels.max(1) as f64))
 }
 
 /// Largest over the layers of (load of the busiest expert) / (mean load); `None` without experts.
@@ -459,17 +519,31 @@ fn refuse_changes(folder: &Folder, run: &ResolvedRun, saved: &State, now: &State
         }
     }
     if saved.base_id != now.base_id {
-        differences.push(format!("the base `{}` was {} and is {}", run.model.path.display(), saved.base_id, now.base_id));
+        differences.push(format!(
+            "the base `{}` was {} and is {}",
+            run.model.path.display(),
+            saved.base_id,
+            now.base_id
+        ));
     }
     if saved.rows_id != now.rows_id {
-        differences.push(format!("the token rows were {} and are {}: data, tokenizer or template changed", saved.rows_id, now.rows_id));
+        differences.push(format!(
+            "the token rows were {} and are {}: data, tokenizer or template changed",
+            saved.rows_id, now.rows_id
+        ));
     }
     if differences.is_empty() { Ok(()) } else { Err(TrainError::Changed { dir: folder.dir.clone(), differences }) }
 }
 
 /// Tokenizer, template and generation settings go with a model that was trained whole.
 fn copy_text_files(from: &std::path::Path, to: &std::path::Path) -> Result<(), TrainError> {
-    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"] {
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    ] {
         let source = from.join(name);
         if source.exists() {
             std::fs::copy(&source, to.join(name)).map_err(TrainError::io(source))?;
@@ -477,4 +551,3 @@ fn copy_text_files(from: &std::path::Path, to: &std::path::Path) -> Result<(), T
     }
     Ok(())
 }
-

@@ -163,11 +163,7 @@ pub(crate) mod tests {
         write_record(&mut file, &scalar_event(3.0, 300, &[("eval/loss", -0.5)])).unwrap();
         assert_eq!(
             read_scalars(&file),
-            [
-                (1, "train/loss".into(), 3.25),
-                (1, "train/learning_rate".into(), 1e-4),
-                (300, "eval/loss".into(), -0.5)
-            ]
+            [(1, "train/loss".into(), 3.25), (1, "train/learning_rate".into(), 1e-4), (300, "eval/loss".into(), -0.5)]
         );
         assert!(file.windows(13).any(|w| w == b"brain.Event:2"));
     }

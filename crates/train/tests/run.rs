@@ -16,8 +16,18 @@ fn a_run_leaves_a_whole_folder() {
     assert_eq!((report.end, report.steps), (End::Completed, 6));
     let dir = &run.output.dir;
     for name in [
-        "run.toml", "resolved.toml", "manifest.json", "metrics.jsonl", "timing.jsonl", "ledger.json", "coverage.json",
-        "plan.json", "summary.json", "report.html", "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+        "run.toml",
+        "resolved.toml",
+        "manifest.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "ledger.json",
+        "coverage.json",
+        "plan.json",
+        "summary.json",
+        "report.html",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
         "adapter/manifest.json",
     ] {
         assert!(dir.join(name).exists(), "{name}");
@@ -47,7 +57,7 @@ fn a_run_leaves_a_whole_folder() {
 fn interrupted(bench: &Bench, name: &str, set: &[&str], stops: &[u64]) -> loar_train::ResolvedRun {
     let run = bench.run(name, set);
     let stop = AtomicBool::new(stops.first() == Some(&0));
-    let mut observe = |at: Option<u64>, stop: &AtomicBool, e: &Event| {
+    let observe = |at: Option<u64>, stop: &AtomicBool, e: &Event| {
         if let Event::Step(s) = e
             && Some(s.step) == at
         {
@@ -69,18 +79,29 @@ const RESULTS: [&str; 3] = ["metrics.jsonl", "adapter/adapter_model.safetensors"
 #[test]
 fn stopping_at_any_step_and_resuming_gives_the_same_bytes() {
     let bench = Bench::new();
-    let set = ["adapter.dropout=0.2", "adapter.use_dora=true", "train.activation_checkpointing=false", "adapter.lora_plus_ratio=4.0"];
+    let set = [
+        "adapter.dropout=0.2",
+        "adapter.use_dora=true",
+        "train.activation_checkpointing=false",
+        "adapter.lora_plus_ratio=4.0",
+    ];
     let straight = bench.run("straight", &set);
     go(&straight).0.unwrap();
     for step in 0..6u64 {
         let resumed = interrupted(&bench, &format!("stop{step}"), &set, &[step]);
         for name in RESULTS {
-            assert!(bytes(straight.output.dir.join(name)) == bytes(resumed.output.dir.join(name)), "{name} after stopping at {step}");
+            assert!(
+                bytes(straight.output.dir.join(name)) == bytes(resumed.output.dir.join(name)),
+                "{name} after stopping at {step}"
+            );
         }
     }
     let resumed = interrupted(&bench, "often", &set, &[1, 2, 4]);
     for name in RESULTS {
-        assert!(bytes(straight.output.dir.join(name)) == bytes(resumed.output.dir.join(name)), "{name} after stopping often");
+        assert!(
+            bytes(straight.output.dir.join(name)) == bytes(resumed.output.dir.join(name)),
+            "{name} after stopping often"
+        );
     }
     let (a, b) = (straight.output.dir.join("adapter"), resumed.output.dir.join("adapter"));
     assert_eq!(loar_artifact::Manifest::read(&a).unwrap().id, loar_artifact::Manifest::read(&b).unwrap().id);

@@ -220,14 +220,22 @@ impl Reader {
                     Some(field) => format!("`{name}` belongs to [{}]", field.section),
                     None => match FOREIGN.iter().find(|(foreign, _)| *foreign == name) {
                         Some((_, ours)) => format!("the key is `{ours}` here"),
-                        None => format!("the sections are {}", SECTIONS.iter().map(|(s, _)| *s).collect::<Vec<_>>().join(", ")),
+                        None => format!(
+                            "the sections are {}",
+                            SECTIONS.iter().map(|(s, _)| *s).collect::<Vec<_>>().join(", ")
+                        ),
                     },
                 });
                 self.fault(text, section.span(), format!("unknown section `{name}`"), Some(help));
                 continue;
             }
             let Some(keys) = value.get_ref().as_table() else {
-                self.fault(text, value.span(), format!("`{name}` is a section, not a value"), Some(format!("write [{name}] and its keys below")));
+                self.fault(
+                    text,
+                    value.span(),
+                    format!("`{name}` is a section, not a value"),
+                    Some(format!("write [{name}] and its keys below")),
+                );
                 continue;
             };
             for (key, value) in keys.iter() {
@@ -236,7 +244,13 @@ impl Reader {
         }
     }
 
-    fn key(&mut self, text: usize, section: &str, key: &Spanned<std::borrow::Cow<'_, str>>, value: &Spanned<DeValue<'_>>) {
+    fn key(
+        &mut self,
+        text: usize,
+        section: &str,
+        key: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+    ) {
         let name = key.get_ref().as_ref();
         match self.config.set(section, name, value, text) {
             Some(Ok(())) => {}
@@ -269,7 +283,8 @@ impl RunConfig {
     /// # Errors
     /// [`ConfigError`] with every fault of every text.
     pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<RunConfig, ConfigError> {
-        let stem = std::path::Path::new(name).file_stem().map_or_else(|| "run".into(), |s| s.to_string_lossy().into_owned());
+        let stem =
+            std::path::Path::new(name).file_stem().map_or_else(|| "run".into(), |s| s.to_string_lossy().into_owned());
         let mut reader = Reader { config: RunConfig { name: stem, ..RunConfig::default() }, faults: Vec::new() };
         let mut texts = vec![SourceText { name: name.to_owned(), text: text.to_owned() }];
         reader.parse(0, text);
@@ -283,7 +298,12 @@ impl RunConfig {
                     }
                     reader.parse(number, &kept);
                 }
-                _ => reader.fault(number, 0..set.len(), format!("`{set}` is not an override"), Some("write `--set section.key=value`".into())),
+                _ => reader.fault(
+                    number,
+                    0..set.len(),
+                    format!("`{set}` is not an override"),
+                    Some("write `--set section.key=value`".into()),
+                ),
             }
             texts.push(SourceText { name: "--set".into(), text: kept });
         }
@@ -303,7 +323,9 @@ mod tests {
 
     #[test]
     fn distances_are_levenshtein() {
-        for (a, b, d) in [("rank", "rnk", 1), ("kitten", "sitting", 3), ("", "abc", 3), ("abc", "abc", 0), ("flaw", "lawn", 2)] {
+        for (a, b, d) in
+            [("rank", "rnk", 1), ("kitten", "sitting", 3), ("", "abc", 3), ("abc", "abc", 0), ("flaw", "lawn", 2)]
+        {
             assert_eq!(distance(a, b), d, "{a} {b}");
             assert_eq!(distance(b, a), d, "{b} {a}");
         }

@@ -35,7 +35,13 @@ pub fn reference() -> String {
                 (Some(value), Source::Default) => format!("`{value}`: {}", field.why),
                 (Some(_), _) => field.why.to_owned(),
             };
-            out.push_str(&format!("| `{}` | {} | {} | {} |\n", field.key, (field.kind)(), default, join(field.doc).replace('|', "\\|")));
+            out.push_str(&format!(
+                "| `{}` | {} | {} | {} |\n",
+                field.key,
+                (field.kind)(),
+                default,
+                join(field.doc).replace('|', "\\|")
+            ));
         }
     }
     out

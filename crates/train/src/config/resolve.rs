@@ -113,7 +113,16 @@ impl RunConfig {
         };
         let fail = |faults| ConfigError { texts: self.texts.clone(), faults };
         let run = self.fill(&context).map_err(|missing| {
-            fail(missing.into_iter().map(|name| ConfigFault { place: None, message: format!("`{name}` is missing"), help: Some(hint_for_missing(name)) }).collect())
+            fail(
+                missing
+                    .into_iter()
+                    .map(|name| ConfigFault {
+                        place: None,
+                        message: format!("`{name}` is missing"),
+                        help: Some(hint_for_missing(name)),
+                    })
+                    .collect(),
+            )
         })?;
         let faults = self.contradictions(&run, base);
         if faults.is_empty() { Ok(run) } else { Err(fail(faults)) }
@@ -134,25 +143,53 @@ impl RunConfig {
         let (d, a, t, e) = (&run.data, &run.adapter, &run.train, &run.eval);
         let lora = a.method == Method::Lora;
         wrong("data.train", d.train.is_empty(), "names no file".into(), "name at least one file or folder");
-        wrong("data.eval_fraction", !(0.0..=0.5).contains(&d.eval_fraction), format!("is {}", d.eval_fraction), "use a share from 0 to 0.5");
+        wrong(
+            "data.eval_fraction",
+            !(0.0..=0.5).contains(&d.eval_fraction),
+            format!("is {}", d.eval_fraction),
+            "use a share from 0 to 0.5",
+        );
         wrong(
             "data.eval_fraction",
             d.eval_fraction > 0.0 && !d.eval.is_empty(),
             "holds out rows although `data.eval` names files".into(),
             "remove one of the two",
         );
-        wrong("data.max_seq_len", d.max_seq_len < 2, format!("is {}", d.max_seq_len), "a row needs a token to predict and one before it");
+        wrong(
+            "data.max_seq_len",
+            d.max_seq_len < 2,
+            format!("is {}", d.max_seq_len),
+            "a row needs a token to predict and one before it",
+        );
         wrong(
             "data.max_seq_len",
             d.max_seq_len > base.max_position_embeddings,
-            format!("is {}, beyond the model's `max_position_embeddings` of {}", d.max_seq_len, base.max_position_embeddings),
+            format!(
+                "is {}, beyond the model's `max_position_embeddings` of {}",
+                d.max_seq_len, base.max_position_embeddings
+            ),
             "use at most that",
         );
-        wrong("data.max_lost_fraction", !(0.0..=1.0).contains(&d.max_lost_fraction), format!("is {}", d.max_lost_fraction), "use a share from 0 to 1");
+        wrong(
+            "data.max_lost_fraction",
+            !(0.0..=1.0).contains(&d.max_lost_fraction),
+            format!("is {}", d.max_lost_fraction),
+            "use a share from 0 to 1",
+        );
         wrong("adapter.rank", lora && a.rank == 0, "is 0".into(), "use 1 or more, or `method = \"full\"`");
         wrong("adapter.alpha", lora && a.alpha <= 0.0, format!("is {}", a.alpha), "use a number above 0");
-        wrong("adapter.dropout", !(0.0..1.0).contains(&a.dropout), format!("is {}", a.dropout), "use a probability from 0 to below 1");
-        wrong("adapter.lora_plus_ratio", a.lora_plus_ratio <= 0.0, format!("is {}", a.lora_plus_ratio), "use 1 for plain LoRA");
+        wrong(
+            "adapter.dropout",
+            !(0.0..1.0).contains(&a.dropout),
+            format!("is {}", a.dropout),
+            "use a probability from 0 to below 1",
+        );
+        wrong(
+            "adapter.lora_plus_ratio",
+            a.lora_plus_ratio <= 0.0,
+            format!("is {}", a.lora_plus_ratio),
+            "use 1 for plain LoRA",
+        );
         wrong("adapter.ffn_blocks", a.ffn_blocks == 0, "is 0".into(), "use 1 for whole updates");
         wrong(
             "adapter.layers",
@@ -160,21 +197,86 @@ impl RunConfig {
             format!("names layers beyond the last, {}", base.num_hidden_layers.saturating_sub(1)),
             "count from 0",
         );
-        wrong("adapter.rank_pattern", a.rank_pattern.values().any(|r| *r == 0), "holds rank 0".into(), "put the module into `exclude` instead");
-        for key in ["rank", "alpha", "dropout", "targets", "exclude", "layers", "use_rslora", "use_dora", "lora_plus_ratio", "rank_pattern", "alpha_pattern", "ffn_blocks", "modules_to_save", "experts_layout"] {
-            wrong(&format!("adapter.{key}"), !lora && self.place("adapter", key).is_some(), "has no meaning with `method = \"full\"`".into(), "remove it");
+        wrong(
+            "adapter.rank_pattern",
+            a.rank_pattern.values().any(|r| *r == 0),
+            "holds rank 0".into(),
+            "put the module into `exclude` instead",
+        );
+        for key in [
+            "rank",
+            "alpha",
+            "dropout",
+            "targets",
+            "exclude",
+            "layers",
+            "use_rslora",
+            "use_dora",
+            "lora_plus_ratio",
+            "rank_pattern",
+            "alpha_pattern",
+            "ffn_blocks",
+            "modules_to_save",
+            "experts_layout",
+        ] {
+            wrong(
+                &format!("adapter.{key}"),
+                !lora && self.place("adapter", key).is_some(),
+                "has no meaning with `method = \"full\"`".into(),
+                "remove it",
+            );
         }
         wrong("train.epochs", t.epochs < 0.0, format!("is {}", t.epochs), "use a number above 0");
         wrong("train.epochs", t.epochs == 0.0 && t.steps == 0, "is 0 and `train.steps` too".into(), "give one of them");
-        wrong("train.steps", t.epochs > 0.0 && t.steps > 0, "and `train.epochs` are both given".into(), "remove one of them");
-        wrong("train.batch_rows", t.batch_rows == 0 && t.batch_tokens == 0, "is 0 and `train.batch_tokens` too".into(), "give one of them");
-        wrong("train.batch_tokens", t.batch_rows > 0 && t.batch_tokens > 0, "and `train.batch_rows` are both given".into(), "remove one of them");
-        wrong("train.warmup_ratio", !(0.0..1.0).contains(&t.warmup_ratio), format!("is {}", t.warmup_ratio), "use a share from 0 to below 1");
-        wrong("train.warmup_steps", t.warmup_steps > 0 && t.warmup_ratio > 0.0, "and `train.warmup_ratio` are both given".into(), "remove one of them");
-        wrong("train.warmup_steps", t.steps > 0 && t.warmup_steps >= t.steps, format!("is {}, all of the {} steps", t.warmup_steps, t.steps), "leave steps after the warm-up");
-        wrong("train.micro_batch_tokens", t.micro_batch_tokens == 0, "is 0".into(), "use the tokens that fit one pass, 2048 for instance");
+        wrong(
+            "train.steps",
+            t.epochs > 0.0 && t.steps > 0,
+            "and `train.epochs` are both given".into(),
+            "remove one of them",
+        );
+        wrong(
+            "train.batch_rows",
+            t.batch_rows == 0 && t.batch_tokens == 0,
+            "is 0 and `train.batch_tokens` too".into(),
+            "give one of them",
+        );
+        wrong(
+            "train.batch_tokens",
+            t.batch_rows > 0 && t.batch_tokens > 0,
+            "and `train.batch_rows` are both given".into(),
+            "remove one of them",
+        );
+        wrong(
+            "train.warmup_ratio",
+            !(0.0..1.0).contains(&t.warmup_ratio),
+            format!("is {}", t.warmup_ratio),
+            "use a share from 0 to below 1",
+        );
+        wrong(
+            "train.warmup_steps",
+            t.warmup_steps > 0 && t.warmup_ratio > 0.0,
+            "and `train.warmup_ratio` are both given".into(),
+            "remove one of them",
+        );
+        wrong(
+            "train.warmup_steps",
+            t.steps > 0 && t.warmup_steps >= t.steps,
+            format!("is {}, all of the {} steps", t.warmup_steps, t.steps),
+            "leave steps after the warm-up",
+        );
+        wrong(
+            "train.micro_batch_tokens",
+            t.micro_batch_tokens == 0,
+            "is 0".into(),
+            "use the tokens that fit one pass, 2048 for instance",
+        );
         wrong("train.learning_rate", t.learning_rate <= 0.0, format!("is {}", t.learning_rate), "use a number above 0");
-        wrong("train.min_lr_ratio", !(0.0..=1.0).contains(&t.min_lr_ratio), format!("is {}", t.min_lr_ratio), "use a share from 0 to 1");
+        wrong(
+            "train.min_lr_ratio",
+            !(0.0..=1.0).contains(&t.min_lr_ratio),
+            format!("is {}", t.min_lr_ratio),
+            "use a share from 0 to 1",
+        );
         wrong(
             "train.min_lr_ratio",
             t.schedule == ScheduleKind::Constant && self.train.min_lr_ratio.is_some(),
@@ -184,9 +286,19 @@ impl RunConfig {
         wrong("train.weight_decay", t.weight_decay < 0.0, format!("is {}", t.weight_decay), "use 0 or more");
         wrong("train.eps", t.eps <= 0.0, format!("is {}", t.eps), "use a small number above 0, 1e-8 for instance");
         wrong("train.max_grad_norm", t.max_grad_norm < 0.0, format!("is {}", t.max_grad_norm), "use 0 for no bound");
-        wrong("eval.patience", e.patience > 0 && d.eval.is_empty() && d.eval_fraction == 0.0, "needs evaluation rows".into(), "set `data.eval` or `data.eval_fraction`");
+        wrong(
+            "eval.patience",
+            e.patience > 0 && d.eval.is_empty() && d.eval_fraction == 0.0,
+            "needs evaluation rows".into(),
+            "set `data.eval` or `data.eval_fraction`",
+        );
         wrong("eval.metric", e.metric.is_empty(), "is empty".into(), "use `eval_loss`");
-        wrong("checkpoint.keep", run.checkpoint.keep < 2, format!("is {}", run.checkpoint.keep), "keep 2 or more: a torn newest checkpoint falls back to the one before");
+        wrong(
+            "checkpoint.keep",
+            run.checkpoint.keep < 2,
+            format!("is {}", run.checkpoint.keep),
+            "keep 2 or more: a torn newest checkpoint falls back to the one before",
+        );
         faults
     }
 }
@@ -202,7 +314,8 @@ fn hint_for_missing(name: &str) -> String {
 impl ResolvedRun {
     /// `resolved.toml`: every value with its source as a comment. It is itself a run file.
     pub fn toml(&self) -> String {
-        let mut out = format!("# run `{}`, every value decided; the comment says where each came from\n", self.output.name);
+        let mut out =
+            format!("# run `{}`, every value decided; the comment says where each came from\n", self.output.name);
         let mut section = "";
         for (name, value) in self.values() {
             let (this, key) = name.split_once('.').unwrap_or(("", name));
@@ -245,7 +358,14 @@ impl ResolvedRun {
         // every value is in the file, so that nothing is taken from these bounds
         let absent: Vec<_> = FIELDS.iter().filter(|f| config.place(f.section, f.key).is_none()).collect();
         if !absent.is_empty() {
-            let faults = absent.iter().map(|f| ConfigFault { place: None, message: format!("`{}.{}` is missing", f.section, f.key), help: None }).collect();
+            let faults = absent
+                .iter()
+                .map(|f| ConfigFault {
+                    place: None,
+                    message: format!("`{}.{}` is missing", f.section, f.key),
+                    help: None,
+                })
+                .collect();
             return Err(ConfigError { texts: config.texts, faults });
         }
         let context = Defaults {

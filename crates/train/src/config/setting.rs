@@ -246,7 +246,10 @@ pub const PRESETS: [&str; 4] = ["all-linear", "attention", "mlp", "experts"];
 
 impl Setting for Targets {
     fn kind() -> String {
-        format!("one of {}, a list of module names, or {{ regex = \"…\" }}", PRESETS.map(|p| format!("`{p}`")).join(", "))
+        format!(
+            "one of {}, a list of module names, or {{ regex = \"…\" }}",
+            PRESETS.map(|p| format!("`{p}`")).join(", ")
+        )
     }
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<ValueFault>> {
         match value.get_ref() {

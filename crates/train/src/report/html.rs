@@ -129,6 +129,9 @@ mod tests {
     #[test]
     fn numbers_and_times_for_people() {
         assert_eq!([0, 999, 1000, 1234567].map(group), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0.04, 59.6, 119.0, 125.0, 7300.0].map(duration), ["0.0 s", "60 s", "119 s", "2 min 05 s", "2 h 01 min"]);
+        assert_eq!(
+            [0.04, 59.6, 119.0, 125.0, 7300.0].map(duration),
+            ["0.0 s", "60 s", "119 s", "2 min 05 s", "2 h 01 min"]
+        );
     }
 }

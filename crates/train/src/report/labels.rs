@@ -34,7 +34,6 @@ labels! {
     train_loss: "training loss", "训练损失";
     eval_loss: "evaluation loss", "评估损失";
     before: "before", "训练前";
-    after: "after", "训练后";
     best: "best", "最佳";
     trainable: "trainable parameters", "可训练参数";
     of_base: "of the base", "占基座";
@@ -95,9 +94,6 @@ labels! {
     result_of: "result taken from step", "结果取自第几步";
     method: "method", "方法";
     seconds_note: "Time of optimizer steps over all starts of the run, without loading and evaluating.", "仅含优化步的时间 (含多次启动), 不含加载与评估.";
-    cost: "What it cost", "成本";
-    device: "device", "设备";
-    evaluations: "Evaluations", "评估";
 }
 
 #[cfg(test)]

@@ -67,7 +67,11 @@ fn escape(text: &str) -> String {
 
 /// A line plot; nothing when no series has two points or one dot.
 pub(super) fn lines(title: &str, x_name: &str, series: &[Series<'_>]) -> String {
-    let all: Vec<(f64, f64)> = series.iter().flat_map(|s| thin(&s.points, MAX_POINTS)).filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
+    let all: Vec<(f64, f64)> = series
+        .iter()
+        .flat_map(|s| thin(&s.points, MAX_POINTS))
+        .filter(|p| p.0.is_finite() && p.1.is_finite())
+        .collect();
     if all.is_empty() {
         return String::new();
     }
@@ -114,12 +118,25 @@ pub(super) fn lines(title: &str, x_name: &str, series: &[Series<'_>]) -> String 
     let x_step = tick(x1 - x0).max(1.0);
     let mut at = (x0 / x_step).ceil() * x_step;
     while at <= x1 + 1e-9 {
-        let _ = write!(out, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", x(at), HEIGHT - 10.0, short(at));
+        let _ = write!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            x(at),
+            HEIGHT - 10.0,
+            short(at)
+        );
         at += x_step;
     }
-    let _ = write!(out, "<text class=\"unit\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", WIDTH - RIGHT, HEIGHT - BOTTOM - 5.0, escape(x_name));
+    let _ = write!(
+        out,
+        "<text class=\"unit\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+        WIDTH - RIGHT,
+        HEIGHT - BOTTOM - 5.0,
+        escape(x_name)
+    );
     for s in series {
-        let points: Vec<(f64, f64)> = thin(&s.points, MAX_POINTS).into_iter().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
+        let points: Vec<(f64, f64)> =
+            thin(&s.points, MAX_POINTS).into_iter().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
         let path: Vec<String> = points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
         let _ = write!(out, "<polyline class=\"line {}\" points=\"{}\"/>", s.class, path.join(" "));
         if s.dots || points.len() == 1 {
@@ -159,12 +176,20 @@ pub(super) fn heat(rows: &[(String, Vec<u64>)]) -> String {
     let cell = ((960.0 - LEFT) / widest as f64).clamp(2.0, 22.0);
     let height = 14.0;
     let share = |row: &[u64], n: u64| n as f64 / row.iter().sum::<u64>().max(1) as f64;
-    let darkest = rows.iter().flat_map(|(_, r)| r.iter().map(move |n| share(r, *n))).fold(2.0 / widest as f64, f64::max);
+    let darkest =
+        rows.iter().flat_map(|(_, r)| r.iter().map(move |n| share(r, *n))).fold(2.0 / widest as f64, f64::max);
     let (w, h) = (LEFT + cell * widest as f64, height * rows.len() as f64);
-    let mut out = format!("<svg class=\"heat\" viewBox=\"0 0 {w:.0} {h:.0}\" style=\"max-width:{w:.0}px\" role=\"img\">");
+    let mut out =
+        format!("<svg class=\"heat\" viewBox=\"0 0 {w:.0} {h:.0}\" style=\"max-width:{w:.0}px\" role=\"img\">");
     for (i, (label, row)) in rows.iter().enumerate() {
         let top = i as f64 * height;
-        let _ = write!(out, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", LEFT - 6.0, top + height - 3.5, escape(label));
+        let _ = write!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            LEFT - 6.0,
+            top + height - 3.5,
+            escape(label)
+        );
         for (j, n) in row.iter().enumerate() {
             let s = share(row, *n);
             let _ = write!(
@@ -195,7 +220,16 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (value, text) in [(0.0, "0"), (2.5, "2.5"), (1234.0, "1234"), (0.00012, "1.2e-4"), (1e-4, "1e-4"), (2e6, "2M"), (0.125, "0.125"), (10.0, "10")] {
+        for (value, text) in [
+            (0.0, "0"),
+            (2.5, "2.5"),
+            (1234.0, "1234"),
+            (0.00012, "1.2e-4"),
+            (1e-4, "1e-4"),
+            (2e6, "2M"),
+            (0.125, "0.125"),
+            (10.0, "10"),
+        ] {
             assert_eq!(short(value), text);
         }
     }
@@ -205,7 +239,12 @@ mod tests {
         let series = |points: Vec<(f64, f64)>| [Series { name: "<a>", class: "a", points, dots: true }];
         assert_eq!(lines("t", "x", &series(vec![])), "");
         assert_eq!(lines("t", "x", &series(vec![(1.0, f64::NAN)])), "");
-        for points in [vec![(1.0, 2.0)], vec![(0.0, 0.0), (1.0, 0.0)], vec![(1.0, -1e-9), (2.0, 1e12)], (0..5000).map(|i| (i as f64, (i as f64).sin())).collect()] {
+        for points in [
+            vec![(1.0, 2.0)],
+            vec![(0.0, 0.0), (1.0, 0.0)],
+            vec![(1.0, -1e-9), (2.0, 1e12)],
+            (0..5000).map(|i| (i as f64, (i as f64).sin())).collect(),
+        ] {
             let svg = lines("<t>", "x", &series(points));
             assert!(svg.contains("&lt;t&gt;") && !svg.contains("NaN") && !svg.contains("inf"));
             assert!(svg.len() < 60_000);
