@@ -162,10 +162,10 @@ impl Plan<'_> {
                     pack(self.isa, self.format, &self.a, strip, &mut out[i * words * mr..(i + 1) * words * mr]);
                 }
             };
-            let shared_a = |all: &'_ [u32], block: usize| {
+            let shared_a = |block: usize| {
                 let (word, words) = self.block(block);
                 let at = (word * all_a.count + (rows.first - all_a.first) * words) * mr;
-                at..(at + rows.count * words * mr).min(all.len())
+                at..at + rows.count * words * mr
             };
             let mut column = |block: usize, a_block: &[u32], j: usize| {
                 let (word, words) = self.block(block);
@@ -196,7 +196,7 @@ impl Plan<'_> {
                 for j in columns {
                     for block in 0..self.blocks {
                         let a_block = match a_packed {
-                            Some(all) => &all[shared_a(all, block)],
+                            Some(all) => &all[shared_a(block)],
                             None => &a_local[local_a(block)],
                         };
                         column(block, a_block, j);
@@ -205,7 +205,7 @@ impl Plan<'_> {
             } else {
                 for block in 0..self.blocks {
                     let a_block = match a_packed {
-                        Some(all) => &all[shared_a(all, block)],
+                        Some(all) => &all[shared_a(block)],
                         None => {
                             pack_a(block, a_local);
                             &a_local[..rows.count * self.block(block).1 * mr]
