@@ -1,0 +1,59 @@
+//! The commands: one file each, one arm each.
+
+use std::process::ExitCode;
+
+use crate::console::Console;
+use crate::diagnose::Failure;
+
+mod chat;
+mod check;
+mod config;
+mod demo;
+mod eval;
+mod export;
+mod generate;
+mod init;
+mod inspect;
+mod plan;
+mod selftest;
+mod tokens;
+mod train;
+
+/// What `loar` can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Train(train::Args),
+    Plan(plan::Args),
+    Inspect(inspect::Args),
+    Tokens(tokens::Args),
+    Init(init::Args),
+    Check(check::Args),
+    Generate(generate::Args),
+    Chat(chat::Args),
+    Export(export::Args),
+    Config(config::Args),
+    Eval(eval::Args),
+    Demo(demo::Args),
+    Selftest(selftest::Args),
+}
+
+impl Command {
+    /// Runs the chosen command.
+    pub fn run(self, console: &mut Console) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Train(args) => train::run(args, console),
+            Self::Plan(args) => plan::run(args, console),
+            Self::Inspect(args) => inspect::run(args, console),
+            Self::Tokens(args) => tokens::run(args, console),
+            Self::Init(args) => init::run(args, console),
+            Self::Check(args) => check::run(args, console),
+            Self::Generate(args) => generate::run(args, console),
+            Self::Chat(args) => chat::run(args, console),
+            Self::Export(args) => export::run(args, console),
+            Self::Config(args) => config::run(args, console),
+            Self::Eval(args) => eval::run(args, console),
+            Self::Demo(args) => demo::run(args, console),
+            Self::Selftest(args) => selftest::run(args, console),
+        }
+    }
+}

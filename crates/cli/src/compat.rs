@@ -1,0 +1,556 @@
+//! Which consumer applies which part of an adapter.
+//!
+//! Takes what an adapter adapts and how it scales; gives, for each program that people deploy with,
+//! what it would drop, scale wrongly or refuse. Pure: reads no file. The rules say what the versions
+//! named here do, from their sources and issue trackers; `docs/cli.md` tells how each was checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use loar_formats::config::{Architecture, ModelConfig};
+use loar_formats::peft::{AdapterConfig, AdapterKey};
+use serde::Serialize;
+
+use crate::console::Lang;
+use crate::table::Table;
+
+/// A part of the decoder, as consumers tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// q, k, v and the latent projections but `kv_b_proj`.
+    AttentionIn,
+    /// `kv_b_proj` of latent attention.
+    KvB,
+    /// `o_proj`.
+    AttentionOut,
+    /// MLP of a layer without experts.
+    Dense,
+    /// Shared experts.
+    Shared,
+    /// Routed experts.
+    Routed,
+    /// Router weight.
+    Router,
+    /// `embed_tokens`.
+    Embedding,
+    /// `lm_head`.
+    Head,
+}
+
+impl Part {
+    fn of(module: &str) -> Option<Self> {
+        let leaf = module.rsplit('.').next().unwrap_or(module);
+        Some(match leaf {
+            "kv_b_proj" => Self::KvB,
+            "o_proj" => Self::AttentionOut,
+            "embed_tokens" => Self::Embedding,
+            "lm_head" => Self::Head,
+            _ if module.contains(".self_attn.") => Self::AttentionIn,
+            _ if module.contains(".mlp.experts") => Self::Routed,
+            _ if module.contains(".shared_experts.") => Self::Shared,
+            "gate" => Self::Router,
+            _ if module.contains(".mlp.") => Self::Dense,
+            _ => return None,
+        })
+    }
+
+    fn name(self, lang: Lang) -> &'static str {
+        match self {
+            Self::AttentionIn => lang.pick(
+                "attention q, k, v and latents",
+                "注意力 q、k、v 与潜变量投影",
+            ),
+            Self::KvB => "kv_b_proj",
+            Self::AttentionOut => "o_proj",
+            Self::Dense => lang.pick("dense MLP", "稠密 MLP"),
+            Self::Shared => lang.pick("shared experts", "共享专家"),
+            Self::Routed => lang.pick("routed experts", "路由专家"),
+            Self::Router => lang.pick("router", "路由器"),
+            Self::Embedding => "embed_tokens",
+            Self::Head => "lm_head",
+        }
+    }
+}
+
+/// What decides how an adapter is read elsewhere.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Profile {
+    /// `model_type` of the base, where known.
+    pub model_type: Option<String>,
+    /// Modules by part.
+    pub modules: BTreeMap<Part, usize>,
+    /// Routed experts are stored fused, one tensor pair a layer.
+    pub fused_experts: bool,
+    /// Some expert of an adapted layer has no adapter.
+    pub partial_experts: bool,
+    /// `use_rslora`.
+    pub use_rslora: bool,
+    /// `use_dora`.
+    pub use_dora: bool,
+    /// `rank_pattern` or `alpha_pattern`.
+    pub patterns: bool,
+    /// Modules stored whole.
+    pub modules_to_save: Vec<String>,
+    /// `q_proj` is adapted and `v_proj` is not.
+    pub q_without_v: bool,
+    /// Largest rank.
+    pub rank: usize,
+}
+
+impl Profile {
+    /// From an adapter's configuration and tensor keys; `base` sharpens what its names leave open.
+    pub fn of<'a>(
+        config: &AdapterConfig,
+        keys: impl IntoIterator<Item = &'a AdapterKey>,
+        base: Option<&ModelConfig>,
+    ) -> Self {
+        let mut modules = BTreeSet::new();
+        let mut this = Self {
+            model_type: base.map(|b| b.architecture.model_type().to_owned()),
+            use_rslora: config.use_rslora,
+            use_dora: config.use_dora,
+            patterns: !config.rank_pattern.is_empty() || !config.alpha_pattern.is_empty(),
+            modules_to_save: config.modules_to_save.clone(),
+            rank: config
+                .rank_pattern
+                .iter()
+                .map(|(_, r)| *r)
+                .chain([config.r])
+                .max()
+                .unwrap_or(0),
+            ..Self::default()
+        };
+        for key in keys {
+            match key {
+                AdapterKey::FusedExperts { .. } => {
+                    this.fused_experts = true;
+                    modules.insert(key.pattern_path());
+                }
+                AdapterKey::Saved { .. } | AdapterKey::EmbeddingBase { .. } => {}
+                other => {
+                    modules.insert(other.module().to_owned());
+                }
+            }
+        }
+        let mut experts: BTreeMap<&str, usize> = BTreeMap::new();
+        for module in &modules {
+            if let Some(part) = Part::of(module) {
+                *this.modules.entry(part).or_default() += 1;
+            }
+            if let Some((layer, _)) = module.split_once(".mlp.experts.") {
+                *experts.entry(layer).or_default() += 1;
+            }
+        }
+        let has = |leaf: &str| modules.iter().any(|m| m.ends_with(leaf));
+        this.q_without_v = has(".q_proj") && !has(".v_proj") && !has("kv_a_proj_with_mqa");
+        if let Some(moe) = base.and_then(|b| b.moe.as_ref())
+            && !this.fused_experts
+        {
+            // every expert has gate, up and down when all are adapted
+            this.partial_experts = experts.values().any(|n| *n != 3 * moe.n_routed_experts);
+        }
+        this
+    }
+
+    fn has(&self, part: Part) -> bool {
+        self.modules.contains_key(&part)
+    }
+
+    fn is(&self, architectures: &[Architecture]) -> bool {
+        architectures
+            .iter()
+            .any(|a| self.model_type.as_deref() == Some(a.model_type()))
+    }
+
+    /// Latent attention by its base, or by modules that only it has.
+    fn is_mla(&self) -> bool {
+        self.is(&[Architecture::DeepseekV2, Architecture::DeepseekV3]) || self.has(Part::KvB)
+    }
+
+    fn scaling_differs(&self) -> bool {
+        self.use_rslora || self.patterns
+    }
+}
+
+/// How much of the adapter a consumer applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything.
+    Full,
+    /// It runs, and the answers are not those of the trained model.
+    Partial,
+    /// It stops with an error.
+    Refused,
+}
+
+impl Verdict {
+    /// One word for a table.
+    pub fn word(self, lang: Lang) -> &'static str {
+        match self {
+            Self::Full => lang.pick("applies all", "全部生效"),
+            Self::Partial => lang.pick("DROPS A PART", "部分失效"),
+            Self::Refused => lang.pick("refuses", "拒绝加载"),
+        }
+    }
+}
+
+/// One consumer's reading of the adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Program and version.
+    pub consumer: &'static str,
+    /// The worst of `findings`.
+    pub verdict: Verdict,
+    /// What happens, one sentence each; empty when everything is applied.
+    pub findings: Vec<String>,
+}
+
+/// Collects what one consumer does.
+struct Reading {
+    consumer: &'static str,
+    verdict: Verdict,
+    findings: Vec<String>,
+}
+
+impl Reading {
+    fn new(consumer: &'static str) -> Self {
+        Self {
+            consumer,
+            verdict: Verdict::Full,
+            findings: Vec::new(),
+        }
+    }
+    fn when(&mut self, condition: bool, verdict: Verdict, text: impl Into<String>) {
+        if condition {
+            self.verdict = self.verdict.max(verdict);
+            self.findings.push(text.into());
+        }
+    }
+    fn done(self) -> Row {
+        Row {
+            consumer: self.consumer,
+            verdict: self.verdict,
+            findings: self.findings,
+        }
+    }
+}
+
+/// Every consumer's reading of the adapter, in the language of `lang`.
+pub fn rows(p: &Profile, lang: Lang) -> Vec<Row> {
+    vec![
+        peft(p, lang),
+        vllm(p, lang),
+        sglang(p, lang),
+        llama_cpp_convert(p, lang),
+        llama_cpp_run(p, lang),
+        ollama(p, lang),
+    ]
+}
+
+fn peft(p: &Profile, lang: Lang) -> Row {
+    let mut r = Reading::new("PEFT 0.21 + transformers 5");
+    let remapped = p.is(&[Architecture::DeepseekV2, Architecture::DeepseekV3])
+        && (p.has(Part::Dense) || p.has(Part::Shared));
+    r.when(
+        remapped,
+        Verdict::Partial,
+        lang.pick(
+            "dense MLP and shared experts are dropped: targets named gate_proj, up_proj or down_proj are taken for fused routed experts",
+            "稠密 MLP 与共享专家被丢弃：名为 gate_proj、up_proj、down_proj 的目标会被当作融合的路由专家",
+        ),
+    );
+    r.when(
+        p.is(&[Architecture::Deepseek]),
+        Verdict::Full,
+        lang.pick(
+            "the base needs its remote code: transformers has no class of its own for it",
+            "基座需要其远程代码：transformers 没有对应的内置类",
+        ),
+    );
+    r.done()
+}
+
+fn vllm(p: &Profile, lang: Lang) -> Row {
+    let mut r = Reading::new("vLLM");
+    r.when(
+        p.has(Part::KvB),
+        Verdict::Partial,
+        lang.pick(
+            "kv_b_proj is loaded and never applied in absorbed decoding (vLLM issue 48974)",
+            "kv_b_proj 会加载，但在吸收式解码中从不生效（vLLM 问题 48974）",
+        ),
+    );
+    r.when(
+        p.patterns,
+        Verdict::Partial,
+        lang.pick(
+            "rank_pattern and alpha_pattern are not read: those modules get the wrong scale",
+            "不读取 rank_pattern 与 alpha_pattern：相应模块的缩放有误",
+        ),
+    );
+    r.when(
+        p.use_dora,
+        Verdict::Refused,
+        lang.pick("no DoRA", "不支持 DoRA"),
+    );
+    r.when(
+        !p.modules_to_save.is_empty(),
+        Verdict::Refused,
+        lang.pick("no modules_to_save", "不支持 modules_to_save"),
+    );
+    if p.rank > 16 && r.verdict != Verdict::Refused {
+        r.findings.push(match lang {
+            Lang::En => format!(
+                "start it with --max-lora-rank {}",
+                p.rank.next_power_of_two()
+            ),
+            Lang::Zh => format!("启动时须加 --max-lora-rank {}", p.rank.next_power_of_two()),
+        });
+    }
+    r.done()
+}
+
+fn sglang(p: &Profile, lang: Lang) -> Row {
+    let mut r = Reading::new("SGLang 0.5.23");
+    r.when(
+        p.scaling_differs(),
+        Verdict::Partial,
+        lang.pick(
+            "the scale is always alpha / r: use_rslora and patterns are ignored",
+            "缩放恒为 alpha / r：忽略 use_rslora 与各类 pattern",
+        ),
+    );
+    r.when(
+        p.use_dora,
+        Verdict::Refused,
+        lang.pick("no DoRA", "不支持 DoRA"),
+    );
+    r.when(
+        !p.modules_to_save.is_empty() || p.has(Part::Embedding),
+        Verdict::Refused,
+        lang.pick(
+            "no modules_to_save and no embedding adapter",
+            "不支持 modules_to_save 与词嵌入适配器",
+        ),
+    );
+    r.when(
+        p.q_without_v && !p.is_mla(),
+        Verdict::Refused,
+        lang.pick(
+            "q_proj needs v_proj beside it",
+            "q_proj 须与 v_proj 同时适配",
+        ),
+    );
+    r.done()
+}
+
+fn llama_cpp_convert(p: &Profile, lang: Lang) -> Row {
+    let mut r = Reading::new("llama.cpp convert_lora_to_gguf");
+    r.when(
+        p.scaling_differs(),
+        Verdict::Partial,
+        lang.pick(
+            "the scale becomes alpha / rank of each tensor: rsLoRA and patterns come out wrong",
+            "缩放变为 alpha / 各张量的秩：rsLoRA 与 pattern 结果有误",
+        ),
+    );
+    r.when(
+        p.use_dora || !p.modules_to_save.is_empty() || p.has(Part::Embedding),
+        Verdict::Refused,
+        lang.pick(
+            "no DoRA, modules_to_save or embedding adapter",
+            "不支持 DoRA、modules_to_save 与词嵌入适配器",
+        ),
+    );
+    r.when(
+        p.has(Part::KvB),
+        Verdict::Refused,
+        lang.pick("kv_b_proj is not implemented", "未实现 kv_b_proj"),
+    );
+    r.when(
+        p.fused_experts,
+        Verdict::Refused,
+        lang.pick("no fused experts", "不支持融合专家布局"),
+    );
+    r.when(
+        p.partial_experts,
+        Verdict::Refused,
+        lang.pick(
+            "every expert of a layer must have an adapter",
+            "同一层的所有专家必须都有适配器",
+        ),
+    );
+    r.done()
+}
+
+fn llama_cpp_run(p: &Profile, lang: Lang) -> Row {
+    let mut r = Reading::new("llama.cpp (GGUF adapter)");
+    let lost: Vec<&str> = [Part::AttentionIn, Part::KvB, Part::Head]
+        .into_iter()
+        .filter(|part| p.has(*part))
+        .map(|part| part.name(lang))
+        .collect();
+    r.when(
+        p.is_mla() && !lost.is_empty(),
+        Verdict::Partial,
+        match lang {
+            Lang::En => format!(
+                "silently ignored on this architecture: {}; merge instead",
+                lost.join(", ")
+            ),
+            Lang::Zh => format!("在该架构上被静默忽略：{}；请改用合并", lost.join("、")),
+        },
+    );
+    r.done()
+}
+
+fn ollama(p: &Profile, lang: Lang) -> Row {
+    let mut r = Reading::new("Ollama (ADAPTER)");
+    r.when(
+        !p.is(&[Architecture::Llama]),
+        Verdict::Refused,
+        lang.pick(
+            "safetensors adapters only on llama bases: convert to GGUF first, or merge",
+            "safetensors 适配器仅限 llama 基座：请先转为 GGUF，或合并",
+        ),
+    );
+    r.when(
+        p.scaling_differs(),
+        Verdict::Partial,
+        lang.pick("the scale is always alpha / r", "缩放恒为 alpha / r"),
+    );
+    r.when(
+        p.use_dora || !p.modules_to_save.is_empty(),
+        Verdict::Refused,
+        lang.pick(
+            "no DoRA and no modules_to_save",
+            "不支持 DoRA 与 modules_to_save",
+        ),
+    );
+    r.done()
+}
+
+/// The rows as a table for the terminal or for Markdown.
+pub fn table(rows: &[Row], lang: Lang) -> Table {
+    let mut table = Table::new(&[
+        lang.pick("consumer", "使用方"),
+        lang.pick("adapter", "适配器"),
+        lang.pick("what happens", "说明"),
+    ]);
+    for row in rows {
+        table.row([
+            row.consumer.to_owned(),
+            row.verdict.word(lang).to_owned(),
+            row.findings.join("; "),
+        ]);
+    }
+    table
+}
+
+/// The report that an export writes beside its files.
+pub fn markdown(rows: &[Row], merged: bool, lang: Lang) -> String {
+    let mut out = format!(
+        "# {}\n\n",
+        lang.pick("Who applies what", "谁会应用哪些部分")
+    );
+    if merged {
+        out.push_str(lang.pick(
+            "This folder is a plain checkpoint in release names: every program that reads the base reads it, and nothing of the \
+             training is lost. The table is about the adapter it was made from, deployed as an adapter.\n\n",
+            "本目录是采用发布命名的普通检查点：凡能读取基座的程序都能读取它，训练结果不会丢失。下表针对的是以适配器形式部署的情形。\n\n",
+        ));
+    }
+    out.push_str(&table(rows, lang).markdown());
+    if rows.iter().any(|r| r.verdict != Verdict::Full) && !merged {
+        out.push('\n');
+        out.push_str(lang.pick(
+            "`loar export MODEL --adapter DIR --out OUT --format merged` gives a checkpoint that all of them apply whole.\n",
+            "`loar export MODEL --adapter DIR --out OUT --format merged` 可得到所有程序都完整应用的检查点。\n",
+        ));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(model_type: &str, parts: &[Part]) -> Profile {
+        Profile {
+            model_type: Some(model_type.into()),
+            modules: parts.iter().map(|p| (*p, 1)).collect(),
+            rank: 8,
+            ..Profile::default()
+        }
+    }
+
+    fn verdict(p: &Profile, consumer: &str) -> Verdict {
+        rows(p, Lang::En)
+            .into_iter()
+            .find(|r| r.consumer.starts_with(consumer))
+            .expect("a known consumer")
+            .verdict
+    }
+
+    #[test]
+    fn a_plain_llama_adapter_is_applied_by_all() {
+        let p = profile(
+            "llama",
+            &[Part::AttentionIn, Part::AttentionOut, Part::Dense],
+        );
+        assert!(
+            rows(&p, Lang::En)
+                .iter()
+                .all(|r| r.verdict == Verdict::Full),
+            "{:?}",
+            rows(&p, Lang::En)
+        );
+    }
+
+    #[test]
+    fn latent_attention_is_lost_where_the_graphs_ignore_it() {
+        let p = profile("deepseek_v2", &[Part::AttentionIn, Part::KvB, Part::Shared]);
+        assert_eq!(verdict(&p, "PEFT"), Verdict::Partial);
+        assert_eq!(verdict(&p, "vLLM"), Verdict::Partial);
+        assert_eq!(verdict(&p, "SGLang"), Verdict::Full);
+        assert_eq!(verdict(&p, "llama.cpp convert"), Verdict::Refused);
+        assert_eq!(verdict(&p, "llama.cpp (GGUF"), Verdict::Partial);
+        assert_eq!(verdict(&p, "Ollama"), Verdict::Refused);
+        let o = profile("deepseek_v3", &[Part::AttentionOut, Part::Routed]);
+        assert_eq!(verdict(&o, "PEFT"), Verdict::Full);
+        assert_eq!(verdict(&o, "llama.cpp (GGUF"), Verdict::Full);
+    }
+
+    #[test]
+    fn scaling_beyond_alpha_over_r_is_told() {
+        let mut p = profile("qwen2", &[Part::AttentionIn]);
+        p.use_rslora = true;
+        assert_eq!(verdict(&p, "vLLM"), Verdict::Full);
+        assert_eq!(verdict(&p, "SGLang"), Verdict::Partial);
+        assert_eq!(verdict(&p, "llama.cpp convert"), Verdict::Partial);
+        p.patterns = true;
+        assert_eq!(verdict(&p, "vLLM"), Verdict::Partial);
+        p.use_dora = true;
+        assert_eq!(verdict(&p, "vLLM"), Verdict::Refused);
+        assert_eq!(verdict(&p, "PEFT"), Verdict::Full);
+    }
+
+    #[test]
+    fn parts_follow_the_module_path() {
+        for (module, part) in [
+            ("model.layers.0.self_attn.q_a_proj", Part::AttentionIn),
+            ("model.layers.0.self_attn.kv_b_proj", Part::KvB),
+            ("model.layers.3.mlp.experts.7.up_proj", Part::Routed),
+            ("model.layers.3.mlp.experts.gate_up_proj", Part::Routed),
+            ("model.layers.3.mlp.shared_experts.up_proj", Part::Shared),
+            ("model.layers.3.mlp.gate", Part::Router),
+            ("model.layers.0.mlp.gate_proj", Part::Dense),
+            ("lm_head", Part::Head),
+            ("model.embed_tokens", Part::Embedding),
+        ] {
+            assert_eq!(Part::of(module), Some(part), "{module}");
+        }
+        assert_eq!(Part::of("model.norm"), None);
+    }
+}

@@ -1,0 +1,487 @@
+//! What a checkpoint folder holds and what is suspicious about it.
+//!
+//! Takes a folder, reads headers and small files only, so that a checkpoint of 600 GB takes as long
+//! as one of 600 kB. Gives one value that prints and serialises. Never reads a weight and never
+//! stops at the first fault.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use loar_formats::config::{ModelConfig, RopeScaling};
+use loar_formats::generation::GenerationConfig;
+use loar_formats::names::{self, Component};
+use loar_formats::safetensors::Checkpoint;
+use loar_formats::{FormatError, Issue, Severity};
+use loar_text::{ChatTemplate, Tokenizer};
+use serde::Serialize;
+
+/// Control tokens worth showing with their ids, where the vocabulary has them.
+const LANDMARKS: [&str; 18] = [
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<|User|>",
+    "<|Assistant|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<think>",
+    "</think>",
+    "<|EOT|>",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁calls▁end｜>",
+    "<tool_call>",
+    "</tool_call>",
+    "<｜fim▁begin｜>",
+    "<｜fim▁hole｜>",
+    "<｜fim▁end｜>",
+    "<｜search▁begin｜>",
+    "<｜search▁end｜>",
+];
+
+/// Everything `loar inspect MODEL` says.
+#[derive(Debug, Default, Serialize)]
+pub struct Inspection {
+    /// The folder.
+    pub path: String,
+    /// Always `model`.
+    pub kind: &'static str,
+    /// Absent when `config.json` cannot be used.
+    pub architecture: Option<ArchitectureFacts>,
+    /// Stored tensors by component, in the order of the forward pass.
+    pub components: Vec<ComponentFacts>,
+    /// Parameters of the decoder, without multi-token prediction.
+    pub parameters: u64,
+    /// Of these, the ones a token passes through.
+    pub active_parameters: u64,
+    /// Bytes.
+    pub memory: MemoryFacts,
+    /// Absent without a readable tokenizer.
+    pub tokenizer: Option<TokenizerSection>,
+    /// Absent without a template.
+    pub template: Option<TemplateSection>,
+    /// Values of `generation_config.json`.
+    pub generation: BTreeMap<&'static str, serde_json::Value>,
+    /// Licence files of the folder.
+    pub licences: Vec<String>,
+    /// Errors first, then warnings, then notes.
+    pub issues: Vec<IssueFacts>,
+}
+
+/// The decoder in a few words and numbers.
+#[derive(Debug, Serialize)]
+pub struct ArchitectureFacts {
+    /// `model_type` of `config.json`.
+    pub model_type: String,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub max_position_embeddings: usize,
+    /// The head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Attention in words.
+    pub attention: String,
+    /// Feed-forward in words.
+    pub feed_forward: String,
+    /// Rotary position in words.
+    pub rope: String,
+}
+
+/// The tensors of one component.
+#[derive(Debug, Serialize)]
+pub struct ComponentFacts {
+    /// Name of the component, or `other`.
+    pub component: String,
+    /// Tensors stored, FP8 scales not counted.
+    pub tensors: usize,
+    /// Numbers in them.
+    pub parameters: u64,
+    /// Bytes in the file, scales included.
+    pub bytes: u64,
+    /// Tensors by stored type.
+    pub dtypes: BTreeMap<String, usize>,
+}
+
+/// Sizes of the decoder's weights.
+#[derive(Debug, Default, Serialize)]
+pub struct MemoryFacts {
+    /// As stored, multi-token prediction included.
+    pub stored_bytes: u64,
+    /// Loaded as bfloat16.
+    pub bf16_bytes: u64,
+    /// Loaded as float32.
+    pub f32_bytes: u64,
+    /// Safetensors files.
+    pub files: usize,
+}
+
+/// The tokenizer.
+#[derive(Debug, Serialize)]
+pub struct TokenizerSection {
+    /// Highest id + 1.
+    pub vocab_size: usize,
+    /// Beginning of sequence.
+    pub bos: Option<(String, u32)>,
+    /// End of sequence.
+    pub eos: Option<(String, u32)>,
+    /// Padding.
+    pub pad: Option<(String, u32)>,
+    /// The tokenizer itself puts BOS in front when other tools ask it to.
+    pub add_bos: bool,
+    /// Known control tokens and their ids.
+    pub control: Vec<(String, u32)>,
+}
+
+/// The chat template.
+#[derive(Debug, Serialize)]
+pub struct TemplateSection {
+    /// File it comes from, or `builtin:NAME` when the folder has none and one fits.
+    pub origin: String,
+    /// Bytes of its source.
+    pub bytes: usize,
+    /// It writes BOS itself.
+    pub writes_bos: bool,
+}
+
+/// One remark.
+#[derive(Debug, Serialize)]
+pub struct IssueFacts {
+    /// `error`, `warning` or `note`.
+    pub severity: &'static str,
+    /// One sentence.
+    pub text: String,
+}
+
+impl Inspection {
+    /// Reads the folder `dir`. Whatever is wrong with it becomes an issue.
+    pub fn of(dir: &Path) -> Self {
+        let mut issues = Vec::new();
+        let mut this = Self {
+            path: dir.display().to_string(),
+            kind: "model",
+            licences: licences(dir),
+            ..Self::default()
+        };
+        let config = match ModelConfig::read(dir) {
+            Ok((config, found)) => {
+                issues.extend(found);
+                Some(config)
+            }
+            Err(e) => {
+                push_error(&mut issues, &e);
+                None
+            }
+        };
+        this.architecture = config.as_ref().map(ArchitectureFacts::of);
+        this.tensors(dir, config.as_ref(), &mut issues);
+        this.text(dir, config.as_ref(), &mut issues);
+        match GenerationConfig::read(dir) {
+            Ok(found) => this.generation = generation(&found.unwrap_or_default()),
+            // read once more than the model does; its faults must not be listed twice
+            Err(_) if config.is_none() => {}
+            Err(e) => push_error(&mut issues, &e),
+        }
+        if this.licences.is_empty() {
+            issues.push(Issue::note("no licence file; check the terms of the checkpoint before you share what comes of it"));
+        }
+        issues.sort_by_key(|i| std::cmp::Reverse(i.severity));
+        issues.dedup();
+        this.issues = issues.into_iter().map(IssueFacts::of).collect();
+        this
+    }
+
+    /// Whether the checkpoint cannot be used as it is.
+    pub fn is_broken(&self) -> bool {
+        self.issues.iter().any(|i| i.severity == "error")
+    }
+
+    fn tensors(&mut self, dir: &Path, config: Option<&ModelConfig>, issues: &mut Vec<Issue>) {
+        let checkpoint = match Checkpoint::inspect_dir(dir) {
+            Ok((checkpoint, found)) => {
+                issues.extend(found);
+                checkpoint
+            }
+            Err(e) => return push_error(issues, &e),
+        };
+        self.memory.files = checkpoint.files().count();
+        let mut by_component: BTreeMap<Option<Component>, ComponentFacts> = BTreeMap::new();
+        for info in checkpoint.tensors() {
+            let component = config.and_then(|c| names::component_of(c, &info.name));
+            let facts = by_component
+                .entry(component)
+                .or_insert_with(|| ComponentFacts {
+                    component: component.map_or("other", Component::label).to_owned(),
+                    tensors: 0,
+                    parameters: 0,
+                    bytes: 0,
+                    dtypes: BTreeMap::new(),
+                });
+            facts.bytes += info.byte_len() as u64;
+            self.memory.stored_bytes += info.byte_len() as u64;
+            if !info.name.ends_with("_scale_inv") {
+                facts.tensors += 1;
+                facts.parameters += info.numel() as u64;
+                *facts
+                    .dtypes
+                    .entry(info.dtype.name().to_owned())
+                    .or_default() += 1;
+            }
+        }
+        // `other` (None) sorts first in the map but belongs last in the table
+        let other = by_component.remove(&None);
+        self.components = by_component.into_values().chain(other).collect();
+        if let Some(config) = config {
+            issues.extend(names::compare(config, &checkpoint));
+            let counts = names::parameters(config);
+            self.parameters = counts.values().sum();
+            self.active_parameters = active(config, &counts);
+            (self.memory.bf16_bytes, self.memory.f32_bytes) =
+                (self.parameters * 2, self.parameters * 4);
+        }
+    }
+
+    fn text(&mut self, dir: &Path, config: Option<&ModelConfig>, issues: &mut Vec<Issue>) {
+        let own = ChatTemplate::from_dir(dir).unwrap_or_else(|e| {
+            issues.push(Issue::error(e.to_string()));
+            None
+        });
+        let tokenizer = match Tokenizer::from_dir(dir) {
+            Ok(tokenizer) => tokenizer,
+            Err(e) => return issues.push(Issue::error(e.to_string())),
+        };
+        let has_own = own.is_some();
+        let model_type = config.map_or("", |c| c.architecture.model_type());
+        let template = own.or_else(|| {
+            let name = ChatTemplate::detect(&tokenizer, model_type)?;
+            ChatTemplate::builtin(name).ok()
+        });
+        if !has_own {
+            issues.push(Issue::note(match &template {
+                Some(t) => format!(
+                    "no chat template; `{}` fits the tokenizer and is used",
+                    t.origin()
+                ),
+                None => {
+                    "no chat template, and no built-in one fits for certain; name one for chat data"
+                        .to_owned()
+                }
+            }));
+        }
+        let facts = tokenizer.facts(config.map(|c| c.vocab_size), template.as_ref());
+        issues.extend(facts.warnings.iter().map(Issue::warning));
+        if let Some(config) = config {
+            end_tokens(config, &tokenizer, issues);
+        }
+        self.template = template.map(|t| TemplateSection {
+            origin: t.origin().to_owned(),
+            bytes: t.source().len(),
+            writes_bos: t.writes_bos(),
+        });
+        self.tokenizer = Some(TokenizerSection {
+            vocab_size: facts.vocab_size,
+            bos: facts.bos,
+            eos: facts.eos,
+            pad: facts.pad,
+            add_bos: facts.add_bos,
+            control: LANDMARKS
+                .iter()
+                .filter_map(|t| Some(((*t).to_owned(), tokenizer.id(t)?)))
+                .collect(),
+        });
+    }
+}
+
+impl ArchitectureFacts {
+    fn of(c: &ModelConfig) -> Self {
+        let attention = match &c.mla {
+            Some(m) => format!(
+                "MLA, {} heads, latent {} (q latent {}), head {}+{}, value {}",
+                c.num_attention_heads,
+                m.kv_lora_rank,
+                m.q_lora_rank.map_or("none".to_owned(), |r| r.to_string()),
+                m.qk_nope_head_dim,
+                m.qk_rope_head_dim,
+                m.v_head_dim
+            ),
+            None => format!(
+                "GQA, {} heads, {} key-value heads, head {}{}{}",
+                c.num_attention_heads,
+                c.num_key_value_heads,
+                c.head_dim,
+                if c.attention_bias { ", q/k/v bias" } else { "" },
+                if c.qk_norm { ", q/k norm" } else { "" }
+            ),
+        };
+        let feed_forward = match &c.moe {
+            Some(m) => format!(
+                "{} routed experts of {}, {} per token, {} shared; dense {} in the first {}",
+                m.n_routed_experts,
+                m.moe_intermediate_size,
+                m.num_experts_per_tok,
+                m.n_shared_experts,
+                c.intermediate_size,
+                m.first_k_dense_replace
+            ),
+            None => format!("dense, {}", c.intermediate_size),
+        };
+        Self {
+            model_type: c.architecture.model_type().to_owned(),
+            num_hidden_layers: c.num_hidden_layers,
+            hidden_size: c.hidden_size,
+            vocab_size: c.vocab_size,
+            max_position_embeddings: c.max_position_embeddings,
+            tie_word_embeddings: c.tie_word_embeddings,
+            attention,
+            feed_forward,
+            rope: rope(c),
+        }
+    }
+}
+
+fn rope(c: &ModelConfig) -> String {
+    let scaling = match &c.rope.scaling {
+        RopeScaling::Default => "no scaling".to_owned(),
+        RopeScaling::Linear { factor } => format!("linear, factor {factor}"),
+        RopeScaling::Llama3 {
+            factor,
+            original_max_position_embeddings: o,
+            ..
+        } => format!("llama3, factor {factor} from {o}"),
+        RopeScaling::Yarn {
+            factor,
+            original_max_position_embeddings: o,
+            ..
+        } => format!("yarn, factor {factor} from {o}"),
+    };
+    let pairs = if c.rope.interleaved {
+        "interleaved"
+    } else {
+        "half-split"
+    };
+    format!(
+        "theta {}, {scaling}, {} rotated dimensions, {pairs}, softmax scale {:.6}",
+        c.rope.theta,
+        c.rotary_dim(),
+        c.softmax_scale()
+    )
+}
+
+/// Parameters a token passes through: all but the routed experts it does not visit.
+fn active(config: &ModelConfig, counts: &BTreeMap<Component, u64>) -> u64 {
+    let total: u64 = counts.values().sum();
+    let routed = counts.get(&Component::Routed).copied().unwrap_or(0);
+    match &config.moe {
+        Some(m) if m.n_routed_experts > 0 => {
+            let visited =
+                u128::from(routed) * m.num_experts_per_tok as u128 / m.n_routed_experts as u128;
+            total - routed + u64::try_from(visited).unwrap_or(u64::MAX)
+        }
+        _ => total,
+    }
+}
+
+/// What `config.json` and the tokenizer say about begin and end.
+fn end_tokens(config: &ModelConfig, tokenizer: &Tokenizer, issues: &mut Vec<Issue>) {
+    if let (Some(model), Some(own)) = (config.bos_token_id, tokenizer.bos_id())
+        && model != own
+    {
+        issues.push(Issue::warning(format!(
+            "`bos_token_id` {model} of config.json differs from the tokenizer's {own}; the tokenizer's is fed"
+        )));
+    }
+    match tokenizer.eos_id() {
+        Some(own) if config.eos_token_ids.is_empty() => issues.push(Issue::warning(format!(
+            "neither config.json nor generation_config.json names an end token; the tokenizer's {own} ends generation"
+        ))),
+        Some(own) if !config.eos_token_ids.contains(&own) => issues.push(Issue::warning(format!(
+            "the tokenizer's end token {own} is not among `eos_token_id` {:?}; both end generation",
+            config.eos_token_ids
+        ))),
+        _ => {}
+    }
+    if tokenizer.vocab_size() < config.vocab_size {
+        issues.push(Issue::note(format!(
+            "the embedding has {} rows, the tokenizer uses {}: {} rows are padding and stay as they are",
+            config.vocab_size,
+            tokenizer.vocab_size(),
+            config.vocab_size - tokenizer.vocab_size()
+        )));
+    }
+}
+
+fn generation(config: &GenerationConfig) -> BTreeMap<&'static str, serde_json::Value> {
+    let mut map = BTreeMap::new();
+    let mut put = |key, value: Option<serde_json::Value>| {
+        if let Some(value) = value {
+            map.insert(key, value);
+        }
+    };
+    put("do_sample", config.do_sample.map(Into::into));
+    put("temperature", config.temperature.map(Into::into));
+    put("top_p", config.top_p.map(Into::into));
+    put("top_k", config.top_k.map(Into::into));
+    put("min_p", config.min_p.map(Into::into));
+    put(
+        "repetition_penalty",
+        config.repetition_penalty.map(Into::into),
+    );
+    if !config.eos_token_ids.is_empty() {
+        put("eos_token_id", Some(config.eos_token_ids.clone().into()));
+    }
+    map
+}
+
+/// Names of licence files, sorted.
+fn licences(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|name| {
+            let upper = name.to_ascii_uppercase();
+            ["LICENSE", "LICENCE", "COPYING", "NOTICE"]
+                .iter()
+                .any(|w| upper.starts_with(w))
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// One issue for each fault of an error that lists several.
+pub fn push_error(issues: &mut Vec<Issue>, error: &FormatError) {
+    match error {
+        FormatError::Config { path, faults }
+        | FormatError::Checkpoint { path, faults }
+        | FormatError::Adapter { path, faults } => {
+            let file = path.file_name().map_or_else(
+                || path.display().to_string(),
+                |n| n.to_string_lossy().into_owned(),
+            );
+            issues.extend(
+                faults
+                    .0
+                    .iter()
+                    .map(|f| Issue::error(format!("{file}: {f}"))),
+            );
+        }
+        other => issues.push(Issue::error(other.to_string())),
+    }
+}
+
+impl IssueFacts {
+    /// For printing and JSON.
+    pub fn of(issue: Issue) -> Self {
+        Self {
+            severity: match issue.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+                Severity::Note => "note",
+            },
+            text: issue.text,
+        }
+    }
+}

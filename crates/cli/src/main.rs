@@ -1,0 +1,59 @@
+//! `loar`: DeepSeek-family checkpoint and conversations in, LoRA adapter and report out.
+//!
+//! Takes the command line, hands it to one command, turns its result into an exit code: 0 done,
+//! 1 negative finding, 2 usage or configuration, 3 environment. Holds no logic of its own.
+#![forbid(unsafe_code)]
+
+mod adapter_inspection;
+mod answer_view;
+mod certificate;
+mod command;
+mod compat;
+mod console;
+mod demo;
+mod diagnose;
+mod inspection;
+mod model_dir;
+mod modelfile;
+mod progress;
+mod sampling_args;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::command::Command;
+use crate::console::{Console, Lang};
+
+/// Fine-tune DeepSeek-family checkpoints with LoRA, and know what you trained.
+#[derive(Debug, Parser)]
+#[command(name = "loar", version, max_term_width = 100, propagate_version = true)]
+struct Cli {
+    /// Language of prose
+    #[arg(long, global = true, value_enum, default_value_t)]
+    lang: Lang,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut console = Console::new(cli.lang);
+    match cli.command.run(&mut console) {
+        Ok(code) => code,
+        Err(failure) => {
+            console.remark(failure.render(console.colour_err, true).trim_end());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        super::Cli::command().debug_assert();
+    }
+}
