@@ -13,11 +13,9 @@ use loar_data::{DataError, OnBadRow, ReadOptions, read_bytes};
 use loar_formats::config::ModelConfig;
 use loar_formats::generation::GenerationConfig;
 use loar_formats::names::{component_of, expected_tensors, is_mtp, parameters};
-use loar_formats::peft::{self, AdapterConfig, format_key, parse_key, parse_keys};
+use loar_formats::peft::{self, AdapterConfig, format_key, parse_key};
 use loar_formats::safetensors::{Checkpoint, DType, TensorOut, encode, parse_header, parse_index};
-use loar_text::{
-    ChatTemplate, Conversation, Message, Parsed, RenderRequest, Special, StreamParser, Tokenizer,
-};
+use loar_text::{ChatTemplate, Conversation, Message, Parsed, RenderRequest, Special, StreamParser, Tokenizer};
 use serde_json::json;
 
 /// One reader under test.
@@ -36,61 +34,17 @@ const MIB: usize = 1 << 20;
 /// a config may name 131 072 experts, a template may write 64 MiB, packed data are bounded from
 /// 64 MiB on.
 pub const TARGETS: [Target; 11] = [
-    Target {
-        name: "safetensors",
-        run: safetensors,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "config",
-        run: config,
-        memory: 512 * MIB,
-    },
-    Target {
-        name: "peft",
-        run: adapter,
-        memory: 128 * MIB,
-    },
-    Target {
-        name: "tokenizer",
-        run: tokenizer,
-        memory: 256 * MIB,
-    },
-    Target {
-        name: "template",
-        run: template,
-        memory: 512 * MIB,
-    },
-    Target {
-        name: "stream",
-        run: stream,
-        memory: 32 * MIB,
-    },
-    Target {
-        name: "data_json",
-        run: data_json,
-        memory: 128 * MIB,
-    },
-    Target {
-        name: "data_table",
-        run: data_table,
-        memory: 128 * MIB,
-    },
-    Target {
-        name: "data_parquet",
-        run: data_parquet,
-        memory: 512 * MIB,
-    },
-    Target {
-        name: "data_packed",
-        run: data_packed,
-        memory: 512 * MIB,
-    },
-    Target {
-        name: "checkpoint",
-        run: checkpoint,
-        memory: 64 * MIB,
-    },
+    Target { name: "safetensors", run: safetensors, memory: 64 * MIB },
+    Target { name: "config", run: config, memory: 512 * MIB },
+    Target { name: "peft", run: adapter, memory: 128 * MIB },
+    Target { name: "tokenizer", run: tokenizer, memory: 256 * MIB },
+    Target { name: "template", run: template, memory: 512 * MIB },
+    Target { name: "stream", run: stream, memory: 32 * MIB },
+    Target { name: "data_json", run: data_json, memory: 128 * MIB },
+    Target { name: "data_table", run: data_table, memory: 128 * MIB },
+    Target { name: "data_parquet", run: data_parquet, memory: 512 * MIB },
+    Target { name: "data_packed", run: data_packed, memory: 512 * MIB },
+    Target { name: "checkpoint", run: checkpoint, memory: 64 * MIB },
 ];
 
 /// The target of a name.
@@ -114,11 +68,7 @@ fn parts(bytes: &[u8]) -> Vec<&[u8]> {
 /// A folder of this process and thread, in memory where the system has such a place.
 fn scratch() -> PathBuf {
     let shared = Path::new("/dev/shm");
-    let root = if shared.is_dir() {
-        shared.to_owned()
-    } else {
-        std::env::temp_dir()
-    };
+    let root = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
     let thread = format!("{:?}", std::thread::current().id());
     let digits: String = thread.chars().filter(char::is_ascii_digit).collect();
     let dir = root.join(format!("loar-fuzz-{}-{digits}", std::process::id()));
@@ -131,11 +81,7 @@ fn safetensors(bytes: &[u8]) -> bool {
     // As it stands, and with a right length in front, so that changes of the header go further.
     let mut accepted = header(bytes);
     if let Some(end) = bytes.iter().rposition(|b| *b == b'}') {
-        let start = bytes
-            .iter()
-            .position(|b| *b == b'{')
-            .filter(|s| *s <= end)
-            .unwrap_or(0);
+        let start = bytes.iter().position(|b| *b == b'{').filter(|s| *s <= end).unwrap_or(0);
         let mut file = ((end + 1 - start) as u64).to_le_bytes().to_vec();
         file.extend_from_slice(&bytes[start..]);
         accepted |= file != bytes && header(&file);
@@ -143,10 +89,7 @@ fn safetensors(bytes: &[u8]) -> bool {
     if let Ok(index) = parse_index(bytes, Path::new("model.safetensors.index.json")) {
         for file in index.weight_map.values() {
             let name = Path::new(file).file_name();
-            assert!(
-                name.is_some_and(|n| n == file.as_str()),
-                "`{file}` leaves the folder"
-            );
+            assert!(name.is_some_and(|n| n == file.as_str()), "`{file}` leaves the folder");
         }
         accepted = true;
     }
@@ -159,11 +102,7 @@ fn header(bytes: &[u8]) -> bool {
     };
     let data: usize = header.tensors.iter().map(|t| t.byte_len()).sum();
     let length = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b)) as usize;
-    assert_eq!(
-        8 + length + data,
-        bytes.len(),
-        "a byte that belongs to nothing, or to two"
-    );
+    assert_eq!(8 + length + data, bytes.len(), "a byte that belongs to nothing, or to two");
     for tensor in &header.tensors {
         assert_eq!(tensor.numel(), tensor.shape.iter().product::<usize>());
     }
@@ -173,16 +112,10 @@ fn header(bytes: &[u8]) -> bool {
     // blocks of 2 x 2 let small tensors have ragged last blocks
     for checkpoint in [checkpoint.with_block_size([2, 2]), checkpoint] {
         for info in checkpoint.tensors() {
-            assert_eq!(
-                checkpoint.bytes(&info.name).map(|b| b.len()).ok(),
-                Some(info.byte_len())
-            );
+            assert_eq!(checkpoint.bytes(&info.name).map(|b| b.len()).ok(), Some(info.byte_len()));
             if let Ok(values) = checkpoint.to_f32(&info.name) {
                 assert_eq!(values.len(), info.numel());
-                assert_eq!(
-                    checkpoint.to_bf16(&info.name).map(|b| b.len()).ok(),
-                    Some(info.numel())
-                );
+                assert_eq!(checkpoint.to_bf16(&info.name).map(|b| b.len()).ok(), Some(info.numel()));
             }
         }
     }
@@ -192,34 +125,20 @@ fn header(bytes: &[u8]) -> bool {
 /// `config.json`, and `generation_config.json` as a second part.
 fn config(bytes: &[u8]) -> bool {
     let parts = parts(bytes);
-    let generation = parts
-        .get(1)
-        .map(|part| GenerationConfig::from_bytes(part, Path::new("generation_config.json")));
-    let Ok((mut config, mut issues)) = ModelConfig::from_bytes(parts[0], Path::new("config.json"))
-    else {
+    let generation = parts.get(1).map(|part| GenerationConfig::from_bytes(part, Path::new("generation_config.json")));
+    let Ok((mut config, mut issues)) = ModelConfig::from_bytes(parts[0], Path::new("config.json")) else {
         return false;
     };
     let (again, _) = ModelConfig::from_json(&config.to_json()).expect("what is written is read");
-    assert_eq!(
-        again.to_json(),
-        config.to_json(),
-        "written, read and written again"
-    );
-    assert_eq!(
-        (&again.rope, &again.mla, &again.moe),
-        (&config.rope, &config.mla, &config.moe)
-    );
+    assert_eq!(again.to_json(), config.to_json(), "written, read and written again");
+    assert_eq!((&again.rope, &again.mla, &again.moe), (&config.rope, &config.mla, &config.moe));
     if let Some(Ok(generation)) = generation {
         generation.merge_into(&mut config, &mut issues);
     }
     for issue in &issues {
         assert!(!issue.to_string().is_empty());
     }
-    assert!(
-        config.softmax_scale().is_finite(),
-        "softmax scale {}",
-        config.softmax_scale()
-    );
+    assert!(config.softmax_scale().is_finite(), "softmax scale {}", config.softmax_scale());
     let _ = (config.rotary_dim(), config.qk_head_dim());
     let table = expected_tensors(&config);
     assert!(!table.is_empty());
@@ -254,9 +173,7 @@ fn small_model() -> ModelConfig {
 /// `adapter_config.json`, and as a second part lines of tensor name and shape.
 fn adapter(bytes: &[u8]) -> bool {
     let parts = parts(bytes);
-    let lines = parts
-        .get(1)
-        .map_or(KEYS.into(), |part| String::from_utf8_lossy(part));
+    let lines = parts.get(1).map_or(KEYS.into(), |part| String::from_utf8_lossy(part));
     let tensors: Vec<(&str, Vec<usize>)> = lines.lines().take(24).map(tensor).collect();
     let Ok(config) = AdapterConfig::from_bytes(parts[0], Path::new("adapter_config.json")) else {
         return false;
@@ -266,13 +183,8 @@ fn adapter(bytes: &[u8]) -> bool {
     assert_eq!(again.expect("what is written is read"), config);
     let matcher = config.matcher().expect("patterns were checked on reading");
     let names = tensors.iter().map(|(name, _)| *name);
-    let _ = parse_keys(&config, names.clone());
     for name in names {
-        let _ = (
-            matcher.matches_target(name),
-            matcher.matches_parameter(name),
-            matcher.is_saved(name),
-        );
+        let _ = (matcher.matches_target(name), matcher.matches_parameter(name), matcher.is_saved(name));
         assert!(matcher.scaling_for(name).is_finite());
         if let Ok(key) = parse_key(&matcher, name) {
             assert_eq!(format_key(&matcher, &key), name);
@@ -286,10 +198,7 @@ fn adapter(bytes: &[u8]) -> bool {
 fn tensor(line: &str) -> (&str, Vec<usize>) {
     let mut words = line.split(' ');
     let name = words.next().unwrap_or("");
-    let shape = words
-        .take(3)
-        .map(|w| w.parse().map_or(1, |n: usize| n % 65))
-        .collect();
+    let shape = words.take(3).map(|w| w.parse().map_or(1, |n: usize| n % 65)).collect();
     (name, shape)
 }
 
@@ -307,8 +216,7 @@ fn adapter_folder(config_bytes: &[u8], config: &AdapterConfig, tensors: &[(&str,
         return;
     };
     let dir = scratch();
-    std::fs::write(dir.join(peft::CONFIG_NAME), config_bytes)
-        .expect("the scratch folder can be written");
+    std::fs::write(dir.join(peft::CONFIG_NAME), config_bytes).expect("the scratch folder can be written");
     std::fs::write(dir.join(peft::WEIGHTS_NAME), file).expect("the scratch folder can be written");
     if let Ok((read, weights)) = peft::read(&dir) {
         assert_eq!(&read, config);
@@ -318,41 +226,25 @@ fn adapter_folder(config_bytes: &[u8], config: &AdapterConfig, tensors: &[(&str,
     }
 }
 
-const TEXT: &str =
-    "Grüße 你好 🙂\r\n  <｜User｜><|User|> </think>\u{0}\u{301}a <｜end▁of▁sentence｜>x1234";
+const TEXT: &str = "Grüße 你好 🙂\r\n  <｜User｜><|User|> </think>\u{0}\u{301}a <｜end▁of▁sentence｜>x1234";
 
 /// `tokenizer.json`, `tokenizer_config.json`, a text.
 fn tokenizer(bytes: &[u8]) -> bool {
     let parts = parts(bytes);
-    let Ok(tokenizer) = Tokenizer::from_bytes(
-        parts[0],
-        parts.get(1).copied().filter(|part| !part.is_empty()),
-    ) else {
+    let Ok(tokenizer) = Tokenizer::from_bytes(parts[0], parts.get(1).copied().filter(|part| !part.is_empty())) else {
         return false;
     };
-    let given = parts
-        .get(2)
-        .map(|part| String::from_utf8_lossy(part))
-        .unwrap_or_default();
+    let given = parts.get(2).map(|part| String::from_utf8_lossy(part)).unwrap_or_default();
     for text in [TEXT, &given] {
         if let Ok(ids) = tokenizer.encode(text, Special::AsText) {
-            assert!(
-                !ids.iter().any(|id| tokenizer.is_control(*id)),
-                "plain text became a control token"
-            );
+            assert!(!ids.iter().any(|id| tokenizer.is_control(*id)), "plain text became a control token");
             decoders_agree(&tokenizer, &ids);
         }
         if let Ok(ids) = tokenizer.encode(text, Special::Parse) {
             decoders_agree(&tokenizer, &ids);
         }
     }
-    let any: Vec<u32> = bytes
-        .iter()
-        .rev()
-        .take(64)
-        .map(|b| u32::from(*b))
-        .chain([u32::MAX])
-        .collect();
+    let any: Vec<u32> = bytes.iter().rev().take(64).map(|b| u32::from(*b)).chain([u32::MAX]).collect();
     decoders_agree(&tokenizer, &any);
     if let Ok(Some(template)) = ChatTemplate::from_parts(None, parts.get(1).copied()) {
         let _ = template.writes_bos();
@@ -389,10 +281,7 @@ fn template(bytes: &[u8]) -> bool {
             let first = template.render(&request);
             rendered |= first.is_ok();
             if let (Ok(first), Ok(second)) = (first, template.render(&request)) {
-                assert_eq!(
-                    first, second,
-                    "a rendering depends on something else than its request"
-                );
+                assert_eq!(first, second, "a rendering depends on something else than its request");
             }
         }
     }
@@ -406,13 +295,7 @@ fn example_conversation() -> Conversation {
     let mut tool = Message::new("tool", "{\"sum\": 4}");
     tool.tool_call_id = Some("c1".into());
     Conversation {
-        messages: vec![
-            Message::system("be brief"),
-            Message::user("2+2?"),
-            answer,
-            tool,
-            Message::user("more"),
-        ],
+        messages: vec![Message::system("be brief"), Message::user("2+2?"), answer, tool, Message::user("more")],
         tools: Some(json!([{"type": "function", "function": {"name": "add", "parameters": {}}}])),
         ..Conversation::default()
     }
@@ -445,15 +328,13 @@ fn stream(bytes: &[u8]) -> bool {
 }
 
 fn data_json(bytes: &[u8]) -> bool {
-    ["x.jsonl", "x.json"]
-        .map(|name| rows(name, bytes))
-        .contains(&true)
+    ["x.jsonl", "x.json"].map(|name| rows(name, bytes)).contains(&true)
 }
 
 fn data_table(bytes: &[u8]) -> bool {
-    ["x.csv", "x.tsv", "x.txt"]
-        .map(|name| rows(name, bytes))
-        .contains(&true)
+    let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    let table = if first.contains(&b'\t') { "x.tsv" } else { "x.csv" };
+    [table, "x.txt"].map(|name| rows(name, bytes)).contains(&true)
 }
 
 fn data_parquet(bytes: &[u8]) -> bool {
@@ -461,35 +342,24 @@ fn data_parquet(bytes: &[u8]) -> bool {
 }
 
 fn data_packed(bytes: &[u8]) -> bool {
-    ["x.jsonl.gz", "x.jsonl.zst"]
-        .map(|name| rows(name, bytes))
-        .contains(&true)
+    ["x.jsonl.gz", "x.jsonl.zst"].map(|name| rows(name, bytes)).contains(&true)
 }
 
 /// Reads under both policies; both accounts of the rows must agree.
 fn rows(name: &str, bytes: &[u8]) -> bool {
     let stop = read_bytes(name, bytes, &ReadOptions::default());
-    let dropping = ReadOptions {
-        on_bad_row: OnBadRow::Drop,
-        ..ReadOptions::default()
-    };
+    let dropping = ReadOptions { on_bad_row: OnBadRow::Drop, ..ReadOptions::default() };
     let dropped = read_bytes(name, bytes, &dropping);
     match (&stop, &dropped) {
         (Ok(a), Ok(b)) => {
             assert_eq!(a.examples, b.examples);
-            assert_eq!(
-                (a.rows_read(), a.dropped.len(), b.dropped.len()),
-                (a.examples.len(), 0, 0)
-            );
+            assert_eq!((a.rows_read(), a.dropped.len(), b.dropped.len()), (a.examples.len(), 0, 0));
         }
         (Err(DataError::Rows(f)), other) => {
             assert_eq!(f.rows_read, f.good_rows + f.bad_rows);
             assert!(f.total >= f.bad_rows + f.bad_files && !f.to_string().is_empty());
             match other {
-                Ok(b) => assert_eq!(
-                    (f.bad_files, f.good_rows, f.bad_rows),
-                    (0, b.examples.len(), b.dropped.len())
-                ),
+                Ok(b) => assert_eq!((f.bad_files, f.good_rows, f.bad_rows), (0, b.examples.len(), b.dropped.len())),
                 Err(DataError::Rows(g)) => {
                     assert_eq!((g.total, g.bad_files), (f.bad_files, f.bad_files));
                     assert_eq!((g.rows_read, g.good_rows), (f.rows_read, f.good_rows));
@@ -516,10 +386,7 @@ fn checkpoint(bytes: &[u8]) -> bool {
     match loar_train::checkpoint::decode(&mended) {
         Ok(state) => {
             let text = serde_json::to_string(&state).expect("a state is JSON");
-            assert_eq!(
-                serde_json::from_str::<loar_train::checkpoint::State>(&text).ok(),
-                Some(state)
-            );
+            assert_eq!(serde_json::from_str::<loar_train::checkpoint::State>(&text).ok(), Some(state));
             accepted
         }
         Err(fault) => {

@@ -31,10 +31,7 @@ fn seeds(name: &str) -> Vec<(String, Vec<u8>)> {
         (name, std::fs::read(path).unwrap())
     };
     let seeds: Vec<_> = paths.into_iter().map(read).collect();
-    assert!(
-        seeds.iter().any(|(name, _)| name.starts_with("ok_")),
-        "{name}: no seed to start from"
-    );
+    assert!(seeds.iter().any(|(name, _)| name.starts_with("ok_")), "{name}: no seed to start from");
     seeds
 }
 
@@ -106,15 +103,9 @@ fn mutate(random: &mut Random, seeds: &[(String, Vec<u8>)]) -> Vec<u8> {
             }
             6 => {
                 // a number where the file has one
-                let digits = bytes[at..]
-                    .iter()
-                    .position(u8::is_ascii_digit)
-                    .map(|n| at + n);
+                let digits = bytes[at..].iter().position(u8::is_ascii_digit).map(|n| at + n);
                 if let Some(start) = digits {
-                    let length = bytes[start..]
-                        .iter()
-                        .take_while(|b| b.is_ascii_digit())
-                        .count();
+                    let length = bytes[start..].iter().take_while(|b| b.is_ascii_digit()).count();
                     let number = PIECES[random.below(5)];
                     bytes.splice(start..start + length, number.iter().copied());
                 }
@@ -133,11 +124,7 @@ fn feed(target: &Target, what: &str, bytes: &[u8]) -> bool {
     let run = std::panic::AssertUnwindSafe(|| (target.run)(bytes));
     std::panic::catch_unwind(run).unwrap_or_else(|_| {
         let input = String::from_utf8_lossy(bytes);
-        panic!(
-            "target {}, {what}, input of {} bytes: {input:?}",
-            target.name,
-            bytes.len()
-        )
+        panic!("target {}, {what}, input of {} bytes: {input:?}", target.name, bytes.len())
     })
 }
 
@@ -156,19 +143,9 @@ fn smoke(name: &str) {
         accepted += usize::from(feed(target, &format!("mutation {i}"), &bytes));
     }
     // all refused or all accepted would mean that the mutations test nothing beyond the first check
-    assert!(
-        accepted > 0,
-        "{name}: none of {total} mutations was accepted"
-    );
-    assert!(
-        accepted < total || name == "stream",
-        "{name}: every mutation was accepted"
-    );
-    assert!(
-        peak_memory() < 2 << 30,
-        "{name}: {} bytes at peak",
-        peak_memory()
-    );
+    assert!(accepted > 0, "{name}: none of {total} mutations was accepted");
+    assert!(accepted < total || name == "stream", "{name}: every mutation was accepted");
+    assert!(peak_memory() < 2 << 30, "{name}: {} bytes at peak", peak_memory());
 }
 
 /// Most memory this process ever held, where the system tells it.
@@ -205,16 +182,8 @@ fn seeds_by_code() {
             std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(dir.join(name), &bytes).unwrap();
         }
-        assert!(
-            dir.join(name).is_file(),
-            "{target}/{name} is missing: run with LOAR_BLESS=1"
-        );
+        assert!(dir.join(name).is_file(), "{target}/{name} is missing: run with LOAR_BLESS=1");
         let target = targets::find(target).unwrap();
-        assert_eq!(
-            (target.run)(&bytes),
-            name.starts_with("ok_"),
-            "{}: {name}",
-            target.name
-        );
+        assert_eq!((target.run)(&bytes), name.starts_with("ok_"), "{}: {name}", target.name);
     }
 }

@@ -20,26 +20,13 @@ fn path(dir: &Path) -> &str {
 }
 
 fn pipe(args: &[&str], input: &str) -> std::process::Output {
-    let mut child = loar(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
+    let mut child = loar(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
 
 fn lines(stdout: &[u8]) -> Vec<Value> {
-    text(stdout)
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect()
+    text(stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
 
 #[test]
@@ -70,38 +57,18 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_others() {
 #[test]
 fn streamed_text_is_that_of_the_json_and_batch_mates_change_nothing() {
     let dir = model();
-    let args = [
-        "generate",
-        path(dir.path()),
-        "--raw",
-        "--max-new-tokens",
-        "30",
-        "--seed",
-        "3",
-    ];
+    let args = ["generate", path(dir.path()), "--raw", "--max-new-tokens", "30", "--seed", "3"];
     let streamed = run(args.iter().copied().chain(["--prompt", "one"])).stdout;
     let mut with_json = args.to_vec();
     with_json.push("--json");
     let alone = lines(&pipe(&with_json, "\"one\"\n").stdout);
-    let among = lines(
-        &pipe(
-            &with_json,
-            "{\"prompt\":\"zero\"}\n\"one\"\n\"three and more\"\n",
-        )
-        .stdout,
-    );
-    assert_eq!(
-        text(&streamed),
-        format!("{}\n", alone[0]["text"].as_str().unwrap())
-    );
+    let among = lines(&pipe(&with_json, "{\"prompt\":\"zero\"}\n\"one\"\n\"three and more\"\n").stdout);
+    assert_eq!(text(&streamed), format!("{}\n", alone[0]["text"].as_str().unwrap()));
     assert_eq!(among.len(), 3);
     for key in ["text", "ids", "logprobs", "finish_reason"] {
         assert_eq!(alone[0][key], among[1][key], "{key}");
     }
-    assert_eq!(
-        alone[0]["ids"].as_array().unwrap().len(),
-        alone[0]["logprobs"].as_array().unwrap().len()
-    );
+    assert_eq!(alone[0]["ids"].as_array().unwrap().len(), alone[0]["logprobs"].as_array().unwrap().len());
 }
 
 #[test]
@@ -121,10 +88,7 @@ fn samples_differ_and_greedy_ones_do_not() {
             "--max-new-tokens",
             "20",
         ]);
-        lines(&out.stdout)
-            .iter()
-            .map(|a| a["ids"].clone())
-            .collect::<Vec<_>>()
+        lines(&out.stdout).iter().map(|a| a["ids"].clone()).collect::<Vec<_>>()
     };
     let sampled = go("1");
     assert!(sampled[0] != sampled[1] && sampled[1] != sampled[2]);
@@ -137,16 +101,7 @@ fn reasoning_is_told_apart() {
     let dir = model();
     // the r1 template opens the chain of thought, and a random model does not close it
     let go = |show: &str, json: bool| {
-        let mut args = vec![
-            "generate",
-            path(dir.path()),
-            "--prompt",
-            "why?",
-            "--show",
-            show,
-            "--max-new-tokens",
-            "12",
-        ];
+        let mut args = vec!["generate", path(dir.path()), "--prompt", "why?", "--show", show, "--max-new-tokens", "12"];
         args.extend(json.then_some("--json"));
         run(args)
     };
@@ -156,22 +111,10 @@ fn reasoning_is_told_apart() {
     assert_eq!(answer["answer"], "");
     assert!(text(&go("both", false).stdout).starts_with(&format!("<think>\n{reasoning}")));
     assert_eq!(text(&go("answer", false).stdout), "");
-    assert_eq!(
-        text(&go("reasoning", false).stdout).trim_end_matches('\n'),
-        reasoning.trim_end_matches('\n')
-    );
+    assert_eq!(text(&go("reasoning", false).stdout).trim_end_matches('\n'), reasoning.trim_end_matches('\n'));
     assert!(text(&go("both", false).stderr).contains("cut after 12 tokens"));
-    let off = run([
-        "generate",
-        path(dir.path()),
-        "--prompt",
-        "why?",
-        "--thinking",
-        "off",
-        "--json",
-        "--max-new-tokens",
-        "5",
-    ]);
+    let off =
+        run(["generate", path(dir.path()), "--prompt", "why?", "--thinking", "off", "--json", "--max-new-tokens", "5"]);
     assert_eq!(lines(&off.stdout)[0]["reasoning_truncated"], false);
 }
 
@@ -181,18 +124,9 @@ fn conversations_come_from_a_file() {
     let file = dir.path().join("chat.json");
     let chat = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]);
     write(&file, &chat.to_string());
-    let args = [
-        "generate",
-        path(dir.path()),
-        "--json",
-        "--max-new-tokens",
-        "4",
-    ];
+    let args = ["generate", path(dir.path()), "--json", "--max-new-tokens", "4"];
     let from_file = run(args.iter().copied().chain(["--messages", path(&file)]));
-    let from_flags = run(args
-        .iter()
-        .copied()
-        .chain(["--prompt", "u", "--system", "s"]));
+    let from_flags = run(args.iter().copied().chain(["--prompt", "u", "--system", "s"]));
     assert_eq!(from_file.stdout, from_flags.stdout);
     assert!(lines(&from_file.stdout)[0]["prompt_tokens"].as_u64() > Some(4));
 }
@@ -200,33 +134,12 @@ fn conversations_come_from_a_file() {
 #[test]
 fn bad_prompts_and_settings_are_named_all_at_once() {
     let dir = model();
-    let out = pipe(
-        &["generate", path(dir.path())],
-        "{\"prompt\":1}\n\"fine\"\n{\"messages\":[{\"role\":\"bot\"",
-    );
+    let out = pipe(&["generate", path(dir.path())], "{\"prompt\":1}\n\"fine\"\n{\"messages\":[{\"role\":\"bot\"");
     assert_eq!(out.status.code(), Some(2));
     let stderr = text(&out.stderr);
-    assert!(
-        stderr.contains("standard input:1") && stderr.contains("standard input:3"),
-        "{stderr}"
-    );
-    let (_, stderr) = expect(
-        2,
-        [
-            "generate",
-            path(dir.path()),
-            "--prompt",
-            "x",
-            "--top-p",
-            "2",
-            "--min-p",
-            "-1",
-        ],
-    );
-    assert!(
-        stderr.contains("top_p `2`") && stderr.contains("min_p `-1`"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("standard input:1") && stderr.contains("standard input:3"), "{stderr}");
+    let (_, stderr) = expect(2, ["generate", path(dir.path()), "--prompt", "x", "--top-p", "2", "--min-p", "-1"]);
+    assert!(stderr.contains("top_p `2`") && stderr.contains("min_p `-1`"), "{stderr}");
     std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     expect(2, ["generate", path(dir.path()), "--prompt", "x"]);
 }
@@ -234,25 +147,12 @@ fn bad_prompts_and_settings_are_named_all_at_once() {
 #[test]
 fn a_talk_keeps_its_history_until_it_is_reset() {
     let dir = model();
-    let args = [
-        "chat",
-        path(dir.path()),
-        "--seed",
-        "5",
-        "--max-new-tokens",
-        "6",
-        "--thinking",
-        "off",
-        "--temperature",
-        "0",
-    ];
+    let args =
+        ["chat", path(dir.path()), "--seed", "5", "--max-new-tokens", "6", "--thinking", "off", "--temperature", "0"];
     let once = text(&pipe(&args, "hello\n").stdout);
     assert!(!once.is_empty());
     let twice = text(&pipe(&args, "hello\nhello\n").stdout);
-    assert!(
-        twice.starts_with(&once) && twice != once.repeat(2),
-        "the second answer sees the first turn"
-    );
+    assert!(twice.starts_with(&once) && twice != once.repeat(2), "the second answer sees the first turn");
     let reset = text(&pipe(&args, "hello\n/reset\nhello\n/quit\nhello\n").stdout);
     assert_eq!(reset, once.repeat(2));
     let odd = pipe(&args, "/frob\n/system be brief\n/quit\n");
@@ -263,20 +163,11 @@ fn a_talk_keeps_its_history_until_it_is_reset() {
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let dir = model();
-    let mut child = loar([
-        "generate",
-        path(dir.path()),
-        "--prompt",
-        "x",
-        "-n",
-        "8",
-        "--max-new-tokens",
-        "200",
-    ])
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
+    let mut child = loar(["generate", path(dir.path()), "--prompt", "x", "-n", "8", "--max-new-tokens", "200"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));

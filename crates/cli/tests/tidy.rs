@@ -16,21 +16,10 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("text", &["formats"]),
     ("data", &["text", "artifact"]),
     ("model", &["tape", "formats", "kernels", "artifact"]),
-    (
-        "train",
-        &[
-            "model", "data", "text", "artifact", "tape", "kernels", "formats",
-        ],
-    ),
+    ("train", &["model", "data", "text", "artifact", "tape", "kernels", "formats"]),
     ("decode", &["model", "text", "tape", "kernels", "formats"]),
     ("eval", &["decode", "model", "text", "artifact"]),
-    (
-        "cli",
-        &[
-            "artifact", "kernels", "tape", "formats", "text", "data", "model", "train", "decode",
-            "eval",
-        ],
-    ),
+    ("cli", &["artifact", "kernels", "tape", "formats", "text", "data", "model", "train", "decode", "eval"]),
 ];
 
 /// The only file outside `kernels` with unsafe code: the memory map.
@@ -49,28 +38,13 @@ fn files(dir: &str, extensions: &[&str]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open = vec![root().join(dir)];
     while let Some(path) = open.pop() {
-        let name = path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if path.is_dir() {
-            if !["target", "seeds", "corpus", "artifacts", ".git", "runs"].contains(&name.as_str())
-            {
-                open.extend(
-                    fs::read_dir(&path)
-                        .unwrap()
-                        .map(|entry| entry.unwrap().path()),
-                );
+            if !["target", "seeds", "corpus", "artifacts", ".git", "runs"].contains(&name.as_str()) {
+                open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             }
-        } else if extensions
-            .iter()
-            .any(|e| path.extension().is_some_and(|have| have == *e))
-        {
-            let relative = path
-                .strip_prefix(root())
-                .unwrap()
-                .to_string_lossy()
-                .into_owned();
+        } else if extensions.iter().any(|e| path.extension().is_some_and(|have| have == *e)) {
+            let relative = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
             found.push((relative, fs::read_to_string(&path).unwrap()));
         }
     }
@@ -81,18 +55,13 @@ fn files(dir: &str, extensions: &[&str]) -> Vec<(String, String)> {
 fn rust() -> Vec<(String, String)> {
     let mut all = files("crates", &["rs"]);
     all.extend(files("fuzz", &["rs"]));
-    assert!(
-        all.len() > 100,
-        "only {} Rust files found: is the root right?",
-        all.len()
-    );
+    assert!(all.len() > 100, "only {} Rust files found: is the root right?", all.len());
     all
 }
 
 fn manifest(path: &Path) -> toml::Table {
     let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    text.parse()
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// Name of each crate's folder and all dependencies it lists, those of tests and builds too.
@@ -103,10 +72,7 @@ fn crates() -> BTreeMap<String, Vec<String>> {
         let manifest = manifest(&dir.join("Cargo.toml"));
         let mut names = Vec::new();
         collect_dependencies(&manifest, &mut names);
-        crates.insert(
-            dir.file_name().unwrap().to_string_lossy().into_owned(),
-            names,
-        );
+        crates.insert(dir.file_name().unwrap().to_string_lossy().into_owned(), names);
     }
     crates
 }
@@ -153,16 +119,8 @@ fn crates_use_each_other_downwards_only() {
 #[test]
 fn unsafe_code_stands_in_two_places() {
     let mut breaches = Vec::new();
-    for name in EDGES
-        .iter()
-        .map(|(name, _)| *name)
-        .filter(|name| *name != "kernels")
-    {
-        let lint = if name == "formats" {
-            "#![deny(unsafe_code)]"
-        } else {
-            "#![forbid(unsafe_code)]"
-        };
+    for name in EDGES.iter().map(|(name, _)| *name).filter(|name| *name != "kernels") {
+        let lint = if name == "formats" { "#![deny(unsafe_code)]" } else { "#![forbid(unsafe_code)]" };
         for file in ["lib.rs", "main.rs"] {
             let path = format!("crates/{name}/src/{file}");
             if let Ok(text) = fs::read_to_string(root().join(&path))
@@ -172,24 +130,12 @@ fn unsafe_code_stands_in_two_places() {
             }
         }
     }
-    let marks = [
-        "unsafe {",
-        "unsafe fn",
-        "unsafe impl",
-        "unsafe extern",
-        "unsafe trait",
-        "allow(unsafe_code)",
-    ];
+    let marks = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe trait", "allow(unsafe_code)"];
     for (path, text) in rust() {
         if path.starts_with("crates/kernels/") || path == MEMORY_MAP || path == SELF {
             continue;
         }
-        breaches.extend(
-            marks
-                .iter()
-                .filter(|m| text.contains(**m))
-                .map(|m| format!("{path}: `{m}`")),
-        );
+        breaches.extend(marks.iter().filter(|m| text.contains(**m)).map(|m| format!("{path}: `{m}`")));
     }
     let map = fs::read_to_string(root().join(MEMORY_MAP)).unwrap();
     if map.matches("unsafe {").count() != 1 {
@@ -207,9 +153,7 @@ fn every_file_says_what_it_is_and_stays_readable() {
         }
         let lines = text.lines().count();
         if lines > MAX_LINES {
-            breaches.push(format!(
-                "{path}: {lines} lines; more than {MAX_LINES} are not one idea"
-            ));
+            breaches.push(format!("{path}: {lines} lines; more than {MAX_LINES} are not one idea"));
         }
     }
     none("files", breaches);
@@ -217,14 +161,7 @@ fn every_file_says_what_it_is_and_stays_readable() {
 
 #[test]
 fn nothing_is_left_undone() {
-    let marks = [
-        "todo!(",
-        "unimplemented!(",
-        "#[ignore",
-        "dbg!(",
-        "FIXME",
-        "XXX",
-    ];
+    let marks = ["todo!(", "unimplemented!(", "#[ignore", "dbg!(", "FIXME", "XXX"];
     let mut breaches = Vec::new();
     for (path, text) in rust().into_iter().filter(|(path, _)| path != SELF) {
         for (index, line) in text.lines().enumerate() {
@@ -247,10 +184,7 @@ fn no_path_of_a_machine_is_named() {
             all.extend(files(&name, &extensions));
         }
     }
-    all.push((
-        ".ci/run".into(),
-        fs::read_to_string(root().join(".ci/run")).unwrap(),
-    ));
+    all.push((".ci/run".into(), fs::read_to_string(root().join(".ci/run")).unwrap()));
     let mut breaches = Vec::new();
     for (path, text) in all.iter().filter(|(path, _)| path != SELF) {
         for (index, line) in text.lines().enumerate() {
@@ -288,10 +222,7 @@ fn code(markdown: &str) -> Vec<String> {
 
 /// Targets of `[text](target)` that are no web address.
 fn links(markdown: &str) -> Vec<String> {
-    let ends = markdown
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next());
+    let ends = markdown.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     ends.filter(|l| !l.contains("://") && !l.starts_with('#'))
         .map(|l| l.split('#').next().unwrap_or(l).to_owned())
         .collect()
@@ -323,17 +254,13 @@ fn paths_named_in_the_documentation_exist() {
             }
         }
         for word in code(text) {
-            let word = word
-                .trim_matches(|c: char| ",;:()\"'".contains(c))
-                .trim_end_matches('.');
+            let word = word.trim_matches(|c: char| ",;:()\"'".contains(c)).trim_end_matches('.');
             let Some((first, _)) = word.split_once('/') else {
                 continue;
             };
             let pattern = word.contains(['*', '<', '{', '$', '…', '=']);
             // a fuzz build and what fuzzing finds are made by the reader
-            let made = ["fuzz/target", "fuzz/corpus", "fuzz/artifacts"]
-                .iter()
-                .any(|m| word.starts_with(m));
+            let made = ["fuzz/target", "fuzz/corpus", "fuzz/artifacts"].iter().any(|m| word.starts_with(m));
             if pattern || made || !roots.iter().any(|r| r == first) {
                 continue;
             }
@@ -346,10 +273,7 @@ fn paths_named_in_the_documentation_exist() {
         }
     }
     none("paths that do not exist", breaches);
-    assert!(
-        checked > 3,
-        "only {checked} paths found: does the test still read the documents?"
-    );
+    assert!(checked > 3, "only {checked} paths found: does the test still read the documents?");
 }
 
 #[test]
@@ -362,16 +286,11 @@ fn every_dependency_has_a_reason_and_a_user() {
     let mut breaches = Vec::new();
     for name in listed.keys() {
         let line = text.lines().find(|l| l.starts_with(&format!("{name} =")));
-        let reason = line
-            .and_then(|l| l.split_once(" # "))
-            .map_or("", |(_, reason)| reason.trim());
+        let reason = line.and_then(|l| l.split_once(" # ")).map_or("", |(_, reason)| reason.trim());
         if !name.starts_with("loar-") && reason.len() < 10 {
             breaches.push(format!("`{name}`: no reason after it in Cargo.toml"));
         }
-        if !crates
-            .values()
-            .any(|dependencies| dependencies.contains(name))
-        {
+        if !crates.values().any(|dependencies| dependencies.contains(name)) {
             breaches.push(format!("`{name}`: no crate lists it"));
         }
     }
@@ -379,9 +298,7 @@ fn every_dependency_has_a_reason_and_a_user() {
         let sources = files(&format!("crates/{name}"), &["rs"]);
         for dependency in dependencies {
             if !listed.contains_key(dependency) {
-                breaches.push(format!(
-                    "`{name}` lists `{dependency}`, which the workspace does not"
-                ));
+                breaches.push(format!("`{name}` lists `{dependency}`, which the workspace does not"));
             }
             let ident = dependency.replace('-', "_");
             if !sources.iter().any(|(_, text)| uses(text, &ident)) {

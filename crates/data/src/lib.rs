@@ -16,6 +16,7 @@ mod lines;
 mod options;
 mod order;
 mod pairs;
+mod parquet_guard;
 mod parquet_rows;
 mod plain;
 mod read;

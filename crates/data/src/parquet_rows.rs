@@ -4,11 +4,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use serde_json::{Map, Number, Value};
 
 use crate::fault::{FaultKind, RowFault};
+use crate::parquet_guard;
 use crate::rows::{RawRow, Sink};
 
 /// Hands every row of the file to `sink`; `max_unpacked` bounds what the footer announces and what
@@ -17,9 +19,17 @@ pub(crate) fn parquet<R: ChunkReader + 'static>(
     file: R,
     max_row: usize,
     max_unpacked: u64,
+    max_ratio: u64,
     sink: Sink<'_>,
 ) -> Result<(), RowFault> {
     let broken = |found: String| RowFault::new("", FaultKind::BrokenParquet, found);
+    parquet_guard::footer(&file).map_err(broken)?;
+    let metadata = ParquetMetaDataReader::new();
+    let metadata = catch_unwind(AssertUnwindSafe(|| metadata.parse_and_finish(&file)));
+    // What the decoder cannot read here it reports below.
+    if let Ok(Ok(metadata)) = metadata {
+        parquet_guard::pages(&file, &metadata, max_ratio).map_err(broken)?;
+    }
     let opened = catch_unwind(AssertUnwindSafe(|| SerializedFileReader::new(file)));
     let reader = opened
         .map_err(|_| broken("a footer that the decoder cannot follow".into()))?

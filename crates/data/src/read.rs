@@ -176,7 +176,7 @@ fn rows(
             (ended, container, why, Ok(digest.finish()))
         }
         Opened::ParquetFile(file) => {
-            let ended = parquet(file, max, options.max_unpacked_bytes, &mut sink);
+            let ended = parquet(file, max, options.max_unpacked_bytes, options.max_unpack_ratio, &mut sink);
             let why = "the leading bytes PAR1".to_owned();
             let id = file_id(source.path());
             (
@@ -189,7 +189,7 @@ fn rows(
         Opened::ParquetBytes(bytes) => {
             let id = Ok((ContentId::of_bytes(&bytes), bytes.len() as u64));
             let file = Bytes::from(bytes);
-            let ended = parquet(file, max, options.max_unpacked_bytes, &mut sink);
+            let ended = parquet(file, max, options.max_unpacked_bytes, options.max_unpack_ratio, &mut sink);
             let why = "the leading bytes PAR1".to_owned();
             (
                 ended.map_err(|fault| (None, fault)),

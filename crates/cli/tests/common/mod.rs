@@ -11,24 +11,13 @@ use tempfile::TempDir;
 
 pub const BOS: &str = "<｜begin▁of▁sentence｜>";
 pub const EOS: &str = "<｜end▁of▁sentence｜>";
-const SPECIAL: [&str; 7] = [
-    BOS,
-    EOS,
-    "<｜▁pad▁｜>",
-    "<｜User｜>",
-    "<｜Assistant｜>",
-    "<think>",
-    "</think>",
-];
+const SPECIAL: [&str; 7] = [BOS, EOS, "<｜▁pad▁｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"];
 pub const VOCAB: usize = 264;
 
 /// `loar` with arguments, without colour or a terminal.
 pub fn loar<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(args: I) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loar"));
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .env_remove("NO_COLOR");
+    command.args(args).stdin(Stdio::null()).env_remove("NO_COLOR");
     command
 }
 
@@ -38,21 +27,11 @@ pub fn run<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(args: I) -> Out
 }
 
 /// Runs to the end and expects an exit code.
-pub fn expect<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(
-    code: i32,
-    args: I,
-) -> (String, String) {
+pub fn expect<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(code: i32, args: I) -> (String, String) {
     let out = run(args);
     let (stdout, stderr) = (text(&out.stdout), text(&out.stderr));
-    assert_eq!(
-        out.status.code(),
-        Some(code),
-        "stdout:\n{stdout}\nstderr:\n{stderr}"
-    );
-    assert!(
-        !stdout.contains('\x1b') && !stderr.contains('\x1b'),
-        "colour on a pipe"
-    );
+    assert_eq!(out.status.code(), Some(code), "stdout:\n{stdout}\nstderr:\n{stderr}");
+    assert!(!stdout.contains('\x1b') && !stderr.contains('\x1b'), "colour on a pipe");
     (stdout, stderr)
 }
 
@@ -71,8 +50,7 @@ pub fn shared(name: &str) -> Option<PathBuf> {
 }
 
 fn byte_chars() -> Vec<char> {
-    let plain =
-        |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
+    let plain = |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
     let mut next = 256;
     (0..256u32)
         .map(|b| {
@@ -89,11 +67,7 @@ fn byte_chars() -> Vec<char> {
 
 /// A byte tokenizer with DeepSeek's control tokens.
 pub fn write_tokenizer(dir: &Path) {
-    let vocab: Map<String, Value> = byte_chars()
-        .iter()
-        .enumerate()
-        .map(|(id, c)| (c.to_string(), json!(id)))
-        .collect();
+    let vocab: Map<String, Value> = byte_chars().iter().enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
     let added: Vec<Value> = SPECIAL
         .iter()
         .enumerate()
@@ -143,12 +117,8 @@ pub fn checkpoint(config: &Value, dtype: StoredDtype) -> TempDir {
     let (config, _) = ModelConfig::from_json(config).expect("a valid config");
     write_random(&config, 3, dir.path(), dtype, 5 << 30).expect("a checkpoint");
     write_tokenizer(dir.path());
-    let generation =
-        json!({"do_sample": true, "temperature": 0.6, "top_p": 0.95, "eos_token_id": 257});
-    write(
-        &dir.path().join("generation_config.json"),
-        &generation.to_string(),
-    );
+    let generation = json!({"do_sample": true, "temperature": 0.6, "top_p": 0.95, "eos_token_id": 257});
+    write(&dir.path().join("generation_config.json"), &generation.to_string());
     write(&dir.path().join("LICENSE"), "MIT\n");
     dir
 }
