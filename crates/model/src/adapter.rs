@@ -166,6 +166,12 @@ impl Model {
             .filter(|p| spec.layers.as_ref().is_none_or(|ls| layer_of(p).is_some_and(|l| ls.contains(&l))))
             .cloned()
             .collect();
+        if let Targets::Modules(names) = &spec.targets {
+            let left_out = |n: &&String| paths.iter().any(|p| named(p, n)) && !chosen.iter().any(|p| named(p, n));
+            for n in names.iter().filter(left_out) {
+                faults.push(format!("target `{n}` is left without a module by `layers` and `exclude`"));
+            }
+        }
         if chosen.is_empty() && spec.modules_to_save.is_empty() {
             faults.push(format!("the targets match no module; the model has {}", leaf_names(&paths)));
         }

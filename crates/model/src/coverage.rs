@@ -132,3 +132,6 @@ impl fmt::Display for Coverage {
         write!(f, "{:<16}{p:>16}{:>10}{t:>14}  ({:.3} % of the base)", "all", "", 100.0 * t as f64 / p.max(1) as f64)
     }
 }
+
+#[cfg(test)]
+mod tests;

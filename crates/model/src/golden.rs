@@ -336,3 +336,6 @@ fn compare_all(prefix: &str, ours: &[AdapterTensor], tolerance: f64, golden: &Go
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod mutations;

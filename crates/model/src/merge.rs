@@ -37,6 +37,7 @@ impl Model {
     /// checkpoint: untouched bf16 tensors and MTP layers byte for byte, FP8 ones dequantised, `quantization_config`
     /// removed. Files that are not weights are the caller's to copy.
     pub fn save_merged(&self, source: &Checkpoint, out: &Path, dtype: StoredDtype) -> Result<MergeReport, ModelError> {
+        self.check_tied()?;
         let linears: HashMap<String, &Linear> = self.linears().into_iter().filter(|l| l.lora.is_some()).map(|l| (format!("{}.weight", l.name), l)).collect();
         let target = match dtype {
             StoredDtype::Bf16 => DType::BF16,
@@ -87,6 +88,7 @@ impl Model {
     /// Writes the decoder's own weights, adapters folded in, as a checkpoint folder's `model.safetensors` and
     /// `config.json`: how a base that was trained here becomes a base for others.
     pub fn save_base(&self, out: &Path, dtype: StoredDtype) -> Result<(), ModelError> {
+        self.check_tied()?;
         let mut values: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         for l in self.linears() {
             values.insert(format!("{}.weight", l.name), l.merged(&self.params).data);
@@ -137,6 +139,16 @@ impl Model {
         freeze(&mut self.norm);
         self.params = loar_tape::ParamStore::default();
         self.attached = None;
+    }
+
+    /// A tied checkpoint stores one matrix for embedding and head: what changes only one of them cannot be folded into it.
+    fn check_tied(&self) -> Result<(), ModelError> {
+        let apart = self.embed_lora.is_some() || self.lm_head.lora.is_some() || self.lm_head.weight.param() != self.embed_tokens.param();
+        if self.config.tie_word_embeddings && apart {
+            let fault = "the adapter changes the embedding or the head alone, but `tie_word_embeddings` is true: the merged checkpoint has one matrix for both; serve the adapter unmerged";
+            return Err(ModelError::Spec { faults: vec![fault.into()] });
+        }
+        Ok(())
     }
 
     fn merged_embedding(&self) -> Vec<f32> {

@@ -328,11 +328,31 @@ impl Model {
     }
 
     /// Writes `adapter_config.json` and `adapter_model.safetensors` in f32.
+    ///
+    /// # Errors
+    /// Routed experts with DoRA or dropout in the fused layout, which has neither; a disk that refuses.
     pub fn save_adapter(&self, dir: &Path, layout: ExpertsLayout, base_name: &str) -> Result<(), ModelError> {
+        if layout == ExpertsLayout::Fused {
+            self.check_fused()?;
+        }
         let tensors = self.adapter_tensors(layout, &|id| Some(self.params.get(id).value.data.clone()));
         let out: Vec<TensorOut> = tensors.iter().map(|t| TensorOut::f32(t.name.clone(), t.shape.clone(), &t.data)).collect();
         loar_formats::peft::write(dir, &self.adapter_config(layout, base_name), &out)?;
         Ok(())
+    }
+
+    /// PEFT's `target_parameters` knows no magnitudes, and refuses `lora_dropout`: saving there would drop a part.
+    fn check_fused(&self) -> Result<(), ModelError> {
+        let linears = self.linears();
+        let experts: Vec<&Lora> = linears.iter().filter(|l| l.name.contains(".mlp.experts.")).filter_map(|l| l.lora.as_ref()).collect();
+        let mut faults = Vec::new();
+        if experts.iter().any(|l| l.dora.is_some()) {
+            faults.push("the fused layout of experts has no DoRA magnitudes; save with one pair an expert".to_string());
+        }
+        if let Some(l) = experts.iter().find(|l| l.dropout > 0.0) {
+            faults.push(format!("the fused layout of experts does not allow lora_dropout {}; save with one pair an expert", l.dropout));
+        }
+        if faults.is_empty() { Ok(()) } else { Err(ModelError::Spec { faults }) }
     }
 
     /// The config that describes the attached adapter: the commonest rank and alpha as defaults, patterns for the rest.

@@ -57,3 +57,33 @@ fn the_reference_equals_transformers_on_all_nine_fixtures() {
         assert!(ok, "{name}: logits differ from transformers by {gap:e}");
     }
 }
+
+#[test]
+fn the_decoder_passes_every_golden_comparison() {
+    let options = crate::common::options(2);
+    for name in NAMES {
+        let Some(dir) = shared(&format!("fixtures/{name}")) else { return };
+        let report = loar_model::golden::check(&dir, None, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let wrong: Vec<_> = report.comparisons.iter().filter(|c| !c.ok).collect();
+        assert!(report.passed(), "{name}: {wrong:#?}");
+        let has = |n: &str| report.comparisons.iter().any(|c| c.name.starts_with(n));
+        for part in ["base.logits", "base_loss", "base.greedy", "adapter.logits", "adapter_loss", "grad.", "train_loss step 9", "grad_norm step 9", "trained."] {
+            assert!(has(part), "{name}: nothing named `{part}` was compared");
+        }
+    }
+}
+
+#[test]
+fn every_variant_of_peft_computes_what_peft_computes() {
+    let (Some(base), Some(variants)) = (shared("fixtures/llama"), shared("fixtures/peft_variants")) else { return };
+    let mut names: Vec<_> = std::fs::read_dir(variants).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+    names.sort();
+    assert!(names.len() >= 9, "{names:?}");
+    for dir in names {
+        let report = loar_model::golden::check(&dir, Some(&base), &crate::common::options(2)).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        assert!(report.passed(), "{}: {:#?}", dir.display(), report.comparisons);
+        for part in ["adapter.logits", "merged.logits"] {
+            assert!(report.comparisons.iter().any(|c| c.name == part), "{}: `{part}`", dir.display());
+        }
+    }
+}
