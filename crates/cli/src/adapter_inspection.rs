@@ -64,28 +64,23 @@ pub struct ModuleFacts {
 }
 
 impl AdapterInspection {
-    /// Reads the folder `dir`. The base is looked up where the adapter says, if that is a folder.
-    pub fn of(dir: &Path, lang: Lang) -> Self {
+    /// Reads the folder `dir`. The base is `base`, or what the adapter names if that is a folder.
+    pub fn of(dir: &Path, base: Option<&Path>, lang: Lang) -> Self {
         let mut issues = Vec::new();
-        let mut this = Self {
-            path: dir.display().to_string(),
-            kind: "adapter",
-            ..Self::default()
-        };
+        let mut this = Self { path: dir.display().to_string(), kind: "adapter", ..Self::default() };
         match peft::read(dir) {
             Ok((config, tensors)) => {
                 this.config(&config);
                 match peft::parse_keys(&config, tensors.names()) {
                     Ok(keys) => {
-                        let base = base_of(&config);
+                        let base = base_of(&config, base);
                         if base.is_none() {
                             issues.push(Issue::note(
-                                "the base is not at hand, so which architecture this adapter belongs to is guessed from its module names",
+                                "the base is not at hand, so which architecture this adapter belongs to is guessed from its module names; `--base DIR` names it",
                             ));
                         }
                         this.modules(&keys, &tensors);
-                        let profile =
-                            Profile::of(&config, keys.iter().map(|(_, k)| k), base.as_ref());
+                        let profile = Profile::of(&config, keys.iter().map(|(_, k)| k), base.as_ref());
                         this.compatibility = compat::rows(&profile, lang);
                     }
                     Err(faults) => issues.extend(faults.into_iter().map(Issue::error)),
@@ -104,8 +99,7 @@ impl AdapterInspection {
     }
 
     fn config(&mut self, config: &AdapterConfig) {
-        self.base_model_name_or_path
-            .clone_from(&config.base_model_name_or_path);
+        self.base_model_name_or_path.clone_from(&config.base_model_name_or_path);
         self.r = config.r;
         self.lora_alpha = config.lora_alpha;
         self.scaling = config.scaling(config.r, config.lora_alpha);
@@ -114,21 +108,14 @@ impl AdapterInspection {
         self.target_modules = match &config.target_modules {
             Targets::None => config.target_parameters.join(", "),
             Targets::AllLinear => "all-linear".into(),
-            Targets::Names(names) => names
-                .iter()
-                .chain(&config.target_parameters)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(", "),
+            Targets::Names(names) => {
+                names.iter().chain(&config.target_parameters).cloned().collect::<Vec<_>>().join(", ")
+            }
             Targets::Regex(pattern) => format!("/{pattern}/"),
         };
     }
 
-    fn modules(
-        &mut self,
-        keys: &[(String, AdapterKey)],
-        tensors: &loar_formats::safetensors::Checkpoint,
-    ) {
+    fn modules(&mut self, keys: &[(String, AdapterKey)], tensors: &loar_formats::safetensors::Checkpoint) {
         let mut by_name: BTreeMap<String, (BTreeSet<String>, ModuleFacts)> = BTreeMap::new();
         let mut layers = BTreeSet::new();
         for (tensor, key) in keys {
@@ -146,29 +133,20 @@ impl AdapterInspection {
                 self.parameters += info.numel() as u64;
                 self.bytes += info.byte_len() as u64;
             }
-            let layer = path
-                .split(".layers.")
-                .nth(1)
-                .and_then(|rest| rest.split('.').next()?.parse().ok());
+            let layer = path.split(".layers.").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
             layers.extend(layer.into_iter().collect::<Vec<usize>>());
             modules.insert(path);
         }
         self.layers = layers.into_iter().collect();
         self.modules = by_name
             .into_iter()
-            .map(|(name, (modules, facts))| ModuleFacts {
-                name,
-                modules: modules.len(),
-                ..facts
-            })
+            .map(|(name, (modules, facts))| ModuleFacts { name, modules: modules.len(), ..facts })
             .collect();
     }
 }
 
-/// Configuration of the base, when the adapter names a folder that is there.
-fn base_of(config: &AdapterConfig) -> Option<ModelConfig> {
-    let base = config.base_model_name_or_path.as_deref()?;
-    ModelConfig::read(Path::new(base))
-        .ok()
-        .map(|(config, _)| config)
+/// Configuration of the base, where there is one.
+fn base_of(config: &AdapterConfig, given: Option<&Path>) -> Option<ModelConfig> {
+    let named = config.base_model_name_or_path.as_deref().map(Path::new);
+    ModelConfig::read(given.or(named)?).ok().map(|(config, _)| config)
 }

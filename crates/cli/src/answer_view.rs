@@ -113,19 +113,14 @@ impl AnswerView {
         if self.last.is_some_and(|c| c != '\n') {
             out.push('\n');
         }
-        out.push_str(if self.colour {
-            "\x1b[0m\n"
-        } else {
-            "</think>\n"
-        });
+        out.push_str(if self.colour { "\x1b[0m\n" } else { "</think>\n" });
         self.last = Some('\n');
     }
 }
 
 /// A call as one line of JSON.
 fn tool_call(call: &ToolCall) -> Value {
-    let arguments: Value =
-        serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.clone().into());
+    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.clone().into());
     json!({"name": call.name, "arguments": arguments})
 }
 
@@ -140,11 +135,7 @@ pub fn parsed_json(parsed: &Parsed) -> Value {
 }
 
 /// What a person should know about how the answer ended; nothing when it ended by itself.
-pub fn ending(
-    console: &Console,
-    reason: loar_decode::FinishReason,
-    tokens: usize,
-) -> Option<String> {
+pub fn ending(console: &Console, reason: loar_decode::FinishReason, tokens: usize) -> Option<String> {
     use loar_decode::FinishReason as R;
     let text = match reason {
         R::Stop | R::StopString => return None,

@@ -170,10 +170,7 @@ mod tests {
         let mut m = Measure::default();
         m.add(&a, &a);
         let d = m.done();
-        assert_eq!(
-            (d.max_logit_gap, d.mean_kl, d.same_best_token),
-            (0.0, 0.0, 1.0)
-        );
+        assert_eq!((d.max_logit_gap, d.mean_kl, d.same_best_token), (0.0, 0.0, 1.0));
     }
 
     #[test]
@@ -192,21 +189,14 @@ mod tests {
     }
 
     fn certificate(lost: Vec<String>, merged: f64, effect: f64) -> Certificate {
-        let at = |mean_kl| Distance {
-            mean_kl,
-            ..Distance::default()
-        };
+        let at = |mean_kl| Distance { mean_kl, ..Distance::default() };
         Certificate {
             prompts: "test".into(),
             sequences: 1,
             dtype: "bfloat16",
             merged: at(merged),
             adapter_effect: at(effect),
-            weights: loar_model::MergeReport {
-                merged_tensors: 3,
-                lost,
-                ..loar_model::MergeReport::default()
-            },
+            weights: loar_model::MergeReport { merged_tensors: 3, lost, ..loar_model::MergeReport::default() },
         }
     }
 

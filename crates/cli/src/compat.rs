@@ -56,10 +56,7 @@ impl Part {
 
     fn name(self, lang: Lang) -> &'static str {
         match self {
-            Self::AttentionIn => lang.pick(
-                "attention q, k, v and latents",
-                "注意力 q、k、v 与潜变量投影",
-            ),
+            Self::AttentionIn => lang.pick("attention q, k, v and latents", "注意力 q、k、v 与潜变量投影"),
             Self::KvB => "kv_b_proj",
             Self::AttentionOut => "o_proj",
             Self::Dense => lang.pick("dense MLP", "稠密 MLP"),
@@ -111,13 +108,7 @@ impl Profile {
             use_dora: config.use_dora,
             patterns: !config.rank_pattern.is_empty() || !config.alpha_pattern.is_empty(),
             modules_to_save: config.modules_to_save.clone(),
-            rank: config
-                .rank_pattern
-                .iter()
-                .map(|(_, r)| *r)
-                .chain([config.r])
-                .max()
-                .unwrap_or(0),
+            rank: config.rank_pattern.iter().map(|(_, r)| *r).chain([config.r]).max().unwrap_or(0),
             ..Self::default()
         };
         for key in keys {
@@ -157,9 +148,7 @@ impl Profile {
     }
 
     fn is(&self, architectures: &[Architecture]) -> bool {
-        architectures
-            .iter()
-            .any(|a| self.model_type.as_deref() == Some(a.model_type()))
+        architectures.iter().any(|a| self.model_type.as_deref() == Some(a.model_type()))
     }
 
     /// Latent attention by its base, or by modules that only it has.
@@ -215,11 +204,7 @@ struct Reading {
 
 impl Reading {
     fn new(consumer: &'static str) -> Self {
-        Self {
-            consumer,
-            verdict: Verdict::Full,
-            findings: Vec::new(),
-        }
+        Self { consumer, verdict: Verdict::Full, findings: Vec::new() }
     }
     fn when(&mut self, condition: bool, verdict: Verdict, text: impl Into<String>) {
         if condition {
@@ -228,11 +213,7 @@ impl Reading {
         }
     }
     fn done(self) -> Row {
-        Row {
-            consumer: self.consumer,
-            verdict: self.verdict,
-            findings: self.findings,
-        }
+        Row { consumer: self.consumer, verdict: self.verdict, findings: self.findings }
     }
 }
 
@@ -250,8 +231,8 @@ pub fn rows(p: &Profile, lang: Lang) -> Vec<Row> {
 
 fn peft(p: &Profile, lang: Lang) -> Row {
     let mut r = Reading::new("PEFT 0.21 + transformers 5");
-    let remapped = p.is(&[Architecture::DeepseekV2, Architecture::DeepseekV3])
-        && (p.has(Part::Dense) || p.has(Part::Shared));
+    let remapped =
+        p.is(&[Architecture::DeepseekV2, Architecture::DeepseekV3]) && (p.has(Part::Dense) || p.has(Part::Shared));
     r.when(
         remapped,
         Verdict::Partial,
@@ -289,22 +270,11 @@ fn vllm(p: &Profile, lang: Lang) -> Row {
             "不读取 rank_pattern 与 alpha_pattern：相应模块的缩放有误",
         ),
     );
-    r.when(
-        p.use_dora,
-        Verdict::Refused,
-        lang.pick("no DoRA", "不支持 DoRA"),
-    );
-    r.when(
-        !p.modules_to_save.is_empty(),
-        Verdict::Refused,
-        lang.pick("no modules_to_save", "不支持 modules_to_save"),
-    );
+    r.when(p.use_dora, Verdict::Refused, lang.pick("no DoRA", "不支持 DoRA"));
+    r.when(!p.modules_to_save.is_empty(), Verdict::Refused, lang.pick("no modules_to_save", "不支持 modules_to_save"));
     if p.rank > 16 && r.verdict != Verdict::Refused {
         r.findings.push(match lang {
-            Lang::En => format!(
-                "start it with --max-lora-rank {}",
-                p.rank.next_power_of_two()
-            ),
+            Lang::En => format!("start it with --max-lora-rank {}", p.rank.next_power_of_two()),
             Lang::Zh => format!("启动时须加 --max-lora-rank {}", p.rank.next_power_of_two()),
         });
     }
@@ -321,26 +291,16 @@ fn sglang(p: &Profile, lang: Lang) -> Row {
             "缩放恒为 alpha / r：忽略 use_rslora 与各类 pattern",
         ),
     );
-    r.when(
-        p.use_dora,
-        Verdict::Refused,
-        lang.pick("no DoRA", "不支持 DoRA"),
-    );
+    r.when(p.use_dora, Verdict::Refused, lang.pick("no DoRA", "不支持 DoRA"));
     r.when(
         !p.modules_to_save.is_empty() || p.has(Part::Embedding),
         Verdict::Refused,
-        lang.pick(
-            "no modules_to_save and no embedding adapter",
-            "不支持 modules_to_save 与词嵌入适配器",
-        ),
+        lang.pick("no modules_to_save and no embedding adapter", "不支持 modules_to_save 与词嵌入适配器"),
     );
     r.when(
         p.q_without_v && !p.is_mla(),
         Verdict::Refused,
-        lang.pick(
-            "q_proj needs v_proj beside it",
-            "q_proj 须与 v_proj 同时适配",
-        ),
+        lang.pick("q_proj needs v_proj beside it", "q_proj 须与 v_proj 同时适配"),
     );
     r.done()
 }
@@ -358,28 +318,14 @@ fn llama_cpp_convert(p: &Profile, lang: Lang) -> Row {
     r.when(
         p.use_dora || !p.modules_to_save.is_empty() || p.has(Part::Embedding),
         Verdict::Refused,
-        lang.pick(
-            "no DoRA, modules_to_save or embedding adapter",
-            "不支持 DoRA、modules_to_save 与词嵌入适配器",
-        ),
+        lang.pick("no DoRA, modules_to_save or embedding adapter", "不支持 DoRA、modules_to_save 与词嵌入适配器"),
     );
-    r.when(
-        p.has(Part::KvB),
-        Verdict::Refused,
-        lang.pick("kv_b_proj is not implemented", "未实现 kv_b_proj"),
-    );
-    r.when(
-        p.fused_experts,
-        Verdict::Refused,
-        lang.pick("no fused experts", "不支持融合专家布局"),
-    );
+    r.when(p.has(Part::KvB), Verdict::Refused, lang.pick("kv_b_proj is not implemented", "未实现 kv_b_proj"));
+    r.when(p.fused_experts, Verdict::Refused, lang.pick("no fused experts", "不支持融合专家布局"));
     r.when(
         p.partial_experts,
         Verdict::Refused,
-        lang.pick(
-            "every expert of a layer must have an adapter",
-            "同一层的所有专家必须都有适配器",
-        ),
+        lang.pick("every expert of a layer must have an adapter", "同一层的所有专家必须都有适配器"),
     );
     r.done()
 }
@@ -395,10 +341,7 @@ fn llama_cpp_run(p: &Profile, lang: Lang) -> Row {
         p.is_mla() && !lost.is_empty(),
         Verdict::Partial,
         match lang {
-            Lang::En => format!(
-                "silently ignored on this architecture: {}; merge instead",
-                lost.join(", ")
-            ),
+            Lang::En => format!("silently ignored on this architecture: {}; merge instead", lost.join(", ")),
             Lang::Zh => format!("在该架构上被静默忽略：{}；请改用合并", lost.join("、")),
         },
     );
@@ -415,53 +358,49 @@ fn ollama(p: &Profile, lang: Lang) -> Row {
             "safetensors 适配器仅限 llama 基座：请先转为 GGUF，或合并",
         ),
     );
-    r.when(
-        p.scaling_differs(),
-        Verdict::Partial,
-        lang.pick("the scale is always alpha / r", "缩放恒为 alpha / r"),
-    );
+    r.when(p.scaling_differs(), Verdict::Partial, lang.pick("the scale is always alpha / r", "缩放恒为 alpha / r"));
     r.when(
         p.use_dora || !p.modules_to_save.is_empty(),
         Verdict::Refused,
-        lang.pick(
-            "no DoRA and no modules_to_save",
-            "不支持 DoRA 与 modules_to_save",
-        ),
+        lang.pick("no DoRA and no modules_to_save", "不支持 DoRA 与 modules_to_save"),
     );
     r.done()
 }
 
-/// The rows as a table for the terminal or for Markdown.
+fn titles(lang: Lang) -> [&'static str; 3] {
+    [lang.pick("consumer", "使用方"), lang.pick("adapter", "适配器"), lang.pick("what happens", "说明")]
+}
+
+/// The rows as a table for the terminal, one finding a line.
 pub fn table(rows: &[Row], lang: Lang) -> Table {
-    let mut table = Table::new(&[
-        lang.pick("consumer", "使用方"),
-        lang.pick("adapter", "适配器"),
-        lang.pick("what happens", "说明"),
-    ]);
+    let mut table = Table::new(&titles(lang));
     for row in rows {
-        table.row([
-            row.consumer.to_owned(),
-            row.verdict.word(lang).to_owned(),
-            row.findings.join("; "),
-        ]);
+        let first = row.findings.first().map_or("", String::as_str);
+        table.row([row.consumer, row.verdict.word(lang), first]);
+        for finding in row.findings.iter().skip(1) {
+            table.row(["", "", finding.as_str()]);
+        }
     }
     table
 }
 
 /// The report that an export writes beside its files.
 pub fn markdown(rows: &[Row], merged: bool, lang: Lang) -> String {
-    let mut out = format!(
-        "# {}\n\n",
-        lang.pick("Who applies what", "谁会应用哪些部分")
-    );
+    let mut out = format!("# {}\n\n", lang.pick("Who applies what", "谁会应用哪些部分"));
     if merged {
         out.push_str(lang.pick(
-            "This folder is a plain checkpoint in release names: every program that reads the base reads it, and nothing of the \
-             training is lost. The table is about the adapter it was made from, deployed as an adapter.\n\n",
-            "本目录是采用发布命名的普通检查点：凡能读取基座的程序都能读取它，训练结果不会丢失。下表针对的是以适配器形式部署的情形。\n\n",
+            "This folder is a plain checkpoint in release names: every program that reads the base reads it whole. \
+             certificate.json says how close it is to base and adapter. The table is about the adapter it was made \
+             from, deployed as an adapter.\n\n",
+            "本目录是采用发布命名的普通检查点：凡能读取基座的程序都能完整读取它。certificate.json 给出它与“基座+适配器”的差距。\
+             下表针对的是以适配器形式部署的情形。\n\n",
         ));
     }
-    out.push_str(&table(rows, lang).markdown());
+    let mut table = Table::new(&titles(lang));
+    for row in rows {
+        table.row([row.consumer, row.verdict.word(lang), &row.findings.join("; ")]);
+    }
+    out.push_str(&table.markdown());
     if rows.iter().any(|r| r.verdict != Verdict::Full) && !merged {
         out.push('\n');
         out.push_str(lang.pick(
@@ -486,26 +425,13 @@ mod tests {
     }
 
     fn verdict(p: &Profile, consumer: &str) -> Verdict {
-        rows(p, Lang::En)
-            .into_iter()
-            .find(|r| r.consumer.starts_with(consumer))
-            .expect("a known consumer")
-            .verdict
+        rows(p, Lang::En).into_iter().find(|r| r.consumer.starts_with(consumer)).expect("a known consumer").verdict
     }
 
     #[test]
     fn a_plain_llama_adapter_is_applied_by_all() {
-        let p = profile(
-            "llama",
-            &[Part::AttentionIn, Part::AttentionOut, Part::Dense],
-        );
-        assert!(
-            rows(&p, Lang::En)
-                .iter()
-                .all(|r| r.verdict == Verdict::Full),
-            "{:?}",
-            rows(&p, Lang::En)
-        );
+        let p = profile("llama", &[Part::AttentionIn, Part::AttentionOut, Part::Dense]);
+        assert!(rows(&p, Lang::En).iter().all(|r| r.verdict == Verdict::Full), "{:?}", rows(&p, Lang::En));
     }
 
     #[test]

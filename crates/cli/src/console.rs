@@ -148,11 +148,7 @@ impl Console {
 }
 
 fn paint(colour: bool, style: Style, text: impl Display) -> String {
-    if colour {
-        format!("\x1b[{}m{text}\x1b[0m", style.code())
-    } else {
-        text.to_string()
-    }
+    if colour { format!("\x1b[{}m{text}\x1b[0m", style.code()) } else { text.to_string() }
 }
 
 /// A count with thousands separators: `15,706,484,224`.

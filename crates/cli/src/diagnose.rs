@@ -9,10 +9,9 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
-use loar_train::ConfigError;
-use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
-};
+use loar_model::ModelError;
+use loar_train::{ConfigError, TrainError};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
 /// Faults listed before the rest is only counted.
 pub const SHOWN: usize = 20;
@@ -105,10 +104,7 @@ impl Failure {
             })
             .collect();
         if !labels.is_empty() {
-            self.0.snippet = Some(Snippet {
-                source: NamedSource::new(name, text.to_owned()),
-                labels,
-            });
+            self.0.snippet = Some(Snippet { source: NamedSource::new(name, text.to_owned()), labels });
         }
         self
     }
@@ -116,36 +112,21 @@ impl Failure {
     /// Faults of a run file: each place in the file underlined, overrides and missing values listed.
     fn of_config(error: &ConfigError) -> Self {
         let n = error.faults.len();
-        let mut failure = Self::usage(format!(
-            "{n} fault{} in the run configuration",
-            if n == 1 { "" } else { "s" }
-        ));
+        let mut failure = Self::usage(format!("{n} fault{} in the run configuration", if n == 1 { "" } else { "s" }));
         let mut places = Vec::new();
         for fault in &error.faults {
-            let help = fault
-                .help
-                .as_deref()
-                .map(|h| format!("; {h}"))
-                .unwrap_or_default();
+            let help = fault.help.as_deref().map(|h| format!("; {h}")).unwrap_or_default();
             match &fault.place {
-                Some(place) if place.text == 0 => {
-                    places.push((place.span.clone(), format!("{}{help}", fault.message)))
-                }
+                Some(place) if place.text == 0 => places.push((place.span.clone(), format!("{}{help}", fault.message))),
                 Some(place) => {
                     let set = error.texts.get(place.text).map_or("", |t| t.text.as_str());
-                    failure
-                        .0
-                        .faults
-                        .push(format!("--set {set}: {}{help}", fault.message));
+                    failure.0.faults.push(format!("--set {set}: {}{help}", fault.message));
                 }
                 None => failure.0.faults.push(format!("{}{help}", fault.message)),
             }
         }
         if places.len() > SHOWN {
-            failure.0.help = Some(format!(
-                "the first {SHOWN} of {} places are shown",
-                places.len()
-            ));
+            failure.0.help = Some(format!("the first {SHOWN} of {} places are shown", places.len()));
         }
         match error.texts.first() {
             Some(file) => failure.with_snippet(&file.name, &file.text, places),
@@ -173,14 +154,18 @@ impl Failure {
             (false, _) => GraphicalTheme::none(),
         };
         let mut out = String::new();
-        let handler = GraphicalReportHandler::new_themed(theme)
-            .with_width(100)
-            .with_context_lines(1)
-            .with_cause_chain();
+        let handler =
+            GraphicalReportHandler::new_themed(theme).with_width(100).with_context_lines(1).with_cause_chain();
         if handler.render_report(&mut out, &Report(&self.0)).is_err() {
             out.clone_from(&self.0.message);
         }
         out
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false, true))
     }
 }
 
@@ -197,11 +182,15 @@ fn floor_boundary(text: &str, at: usize) -> usize {
 /// causes, usage otherwise.
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        if let Some(config) = find::<ConfigError>(&error) {
+        if let Some(config) = config_error(&error) {
             return Self::of_config(config);
         }
         let message = error.to_string();
         let mut failure = Self::usage("");
+        let dynamic: &(dyn Error + 'static) = &error;
+        if let Some(ModelError::Write { .. }) = dynamic.downcast_ref::<ModelError>() {
+            failure.0.kind = Kind::Environment;
+        }
         let mut shown = message.clone();
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(e) = cause {
@@ -220,29 +209,20 @@ impl<E: Error + 'static> From<E> for Failure {
         }
         // Libraries list faults below their message, one a line; here they become a list of its own.
         let mut lines = message.lines();
-        failure.0.message = lines
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches(':')
-            .to_owned();
-        failure.0.faults = lines
-            .map(|l| l.trim_start().trim_start_matches("- ").to_owned())
-            .filter(|l| !l.is_empty())
-            .collect();
+        failure.0.message = lines.next().unwrap_or_default().trim_end_matches(':').to_owned();
+        failure.0.faults =
+            lines.map(|l| l.trim_start().trim_start_matches("- ").to_owned()).filter(|l| !l.is_empty()).collect();
         failure
     }
 }
 
-/// The first error of type `T` among `error` and its causes.
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    let mut at = Some(error);
-    while let Some(e) = at {
-        if let Some(found) = e.downcast_ref::<T>() {
-            return Some(found);
-        }
-        at = e.source();
+/// The faults of a run file, where the error is about one. A transparent error hides what it holds
+/// from `source`, so both types are looked for.
+fn config_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ConfigError> {
+    if let Some(TrainError::Config(config)) = error.downcast_ref::<TrainError>() {
+        return Some(config);
     }
-    None
+    error.downcast_ref::<ConfigError>()
 }
 
 /// A failure as miette sees it.
@@ -278,10 +258,7 @@ impl Diagnostic for Report<'_> {
         Some(Box::new(help))
     }
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.0
-            .snippet
-            .as_ref()
-            .map(|s| &s.source as &dyn SourceCode)
+        self.0.snippet.as_ref().map(|s| &s.source as &dyn SourceCode)
     }
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let snippet = self.0.snippet.as_ref()?;
@@ -301,14 +278,9 @@ mod tests {
 
     #[test]
     fn operating_system_errors_exit_3_and_are_said_once() {
-        let failure = Failure::from(Wrapped {
-            source: io::Error::other("disk on fire"),
-        });
+        let failure = Failure::from(Wrapped { source: io::Error::other("disk on fire") });
         assert_eq!(failure.exit_code(), 3);
-        assert_eq!(
-            failure.render(false, true).matches("disk on fire").count(),
-            1
-        );
+        assert_eq!(failure.render(false, true).matches("disk on fire").count(), 1);
         let usage: Failure = "x".parse::<u32>().unwrap_err().into();
         assert_eq!(usage.exit_code(), 2);
         let gone: Failure = io::Error::from(io::ErrorKind::BrokenPipe).into();
@@ -323,12 +295,7 @@ mod tests {
             .with_help("write it like `1e-4`")
             .with_snippet("run.toml", text, [(at..at + 6, "a string".to_owned())])
             .render(false, true);
-        for part in [
-            "run.toml:2:17",
-            "learning_rate = \"fast\"",
-            "a string",
-            "write it like `1e-4`",
-        ] {
+        for part in ["run.toml:2:17", "learning_rate = \"fast\"", "a string", "write it like `1e-4`"] {
             assert!(drawn.contains(part), "{part} in\n{drawn}");
         }
     }
@@ -336,13 +303,8 @@ mod tests {
     #[test]
     fn long_lists_are_cut_with_their_total() {
         let faults: Vec<String> = (0..33).map(|i| format!("fault {i}")).collect();
-        let drawn = Failure::usage("bad data")
-            .with_faults(faults)
-            .render(false, true);
-        assert!(
-            drawn.contains("fault 19") && !drawn.contains("fault 20"),
-            "{drawn}"
-        );
+        let drawn = Failure::usage("bad data").with_faults(faults).render(false, true);
+        assert!(drawn.contains("fault 19") && !drawn.contains("fault 20"), "{drawn}");
         assert!(drawn.contains("and 13 more"), "{drawn}");
     }
 

@@ -37,6 +37,19 @@ const LANDMARKS: [&str; 18] = [
     "<｜search▁end｜>",
 ];
 
+/// Keys of released config.json files that are read, or that change nothing in the decoder. Others
+/// are told: a key nobody knows may mean mathematics nobody computes.
+const CONFIG_KEYS: &str = " architectures model_type torch_dtype dtype transformers_version auto_map _name_or_path \
+    hidden_act hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim \
+    vocab_size max_position_embeddings rms_norm_eps initializer_range tie_word_embeddings attention_bias mlp_bias \
+    attention_dropout pretraining_tp use_cache output_router_logits rope_theta rope_scaling rope_parameters \
+    rope_interleave sliding_window use_sliding_window max_window_layers layer_types mlp_layer_types use_mrope \
+    bos_token_id eos_token_id pad_token_id q_lora_rank kv_lora_rank qk_head_dim qk_nope_head_dim qk_rope_head_dim \
+    v_head_dim n_routed_experts n_shared_experts num_experts_per_tok moe_intermediate_size first_k_dense_replace \
+    moe_layer_freq scoring_func topk_method n_group topk_group norm_topk_prob routed_scaling_factor \
+    num_nextn_predict_layers num_local_experts aux_loss_alpha seq_aux ep_size router_aux_loss_coef \
+    router_jitter_noise quantization_config ";
+
 /// Everything `loar inspect MODEL` says.
 #[derive(Debug, Default, Serialize)]
 pub struct Inspection {
@@ -158,15 +171,12 @@ impl Inspection {
     /// Reads the folder `dir`. Whatever is wrong with it becomes an issue.
     pub fn of(dir: &Path) -> Self {
         let mut issues = Vec::new();
-        let mut this = Self {
-            path: dir.display().to_string(),
-            kind: "model",
-            licences: licences(dir),
-            ..Self::default()
-        };
+        let mut this =
+            Self { path: dir.display().to_string(), kind: "model", licences: licences(dir), ..Self::default() };
         let config = match ModelConfig::read(dir) {
             Ok((config, found)) => {
                 issues.extend(found);
+                issues.extend(unknown_keys(&config));
                 Some(config)
             }
             Err(e) => {
@@ -184,7 +194,9 @@ impl Inspection {
             Err(e) => push_error(&mut issues, &e),
         }
         if this.licences.is_empty() {
-            issues.push(Issue::note("no licence file; check the terms of the checkpoint before you share what comes of it"));
+            issues.push(Issue::note(
+                "no licence file; check the terms of the checkpoint before you share what comes of it",
+            ));
         }
         issues.sort_by_key(|i| std::cmp::Reverse(i.severity));
         issues.dedup();
@@ -209,24 +221,19 @@ impl Inspection {
         let mut by_component: BTreeMap<Option<Component>, ComponentFacts> = BTreeMap::new();
         for info in checkpoint.tensors() {
             let component = config.and_then(|c| names::component_of(c, &info.name));
-            let facts = by_component
-                .entry(component)
-                .or_insert_with(|| ComponentFacts {
-                    component: component.map_or("other", Component::label).to_owned(),
-                    tensors: 0,
-                    parameters: 0,
-                    bytes: 0,
-                    dtypes: BTreeMap::new(),
-                });
+            let facts = by_component.entry(component).or_insert_with(|| ComponentFacts {
+                component: component.map_or("other", Component::label).to_owned(),
+                tensors: 0,
+                parameters: 0,
+                bytes: 0,
+                dtypes: BTreeMap::new(),
+            });
             facts.bytes += info.byte_len() as u64;
             self.memory.stored_bytes += info.byte_len() as u64;
             if !info.name.ends_with("_scale_inv") {
                 facts.tensors += 1;
                 facts.parameters += info.numel() as u64;
-                *facts
-                    .dtypes
-                    .entry(info.dtype.name().to_owned())
-                    .or_default() += 1;
+                *facts.dtypes.entry(info.dtype.name().to_owned()).or_default() += 1;
             }
         }
         // `other` (None) sorts first in the map but belongs last in the table
@@ -237,8 +244,7 @@ impl Inspection {
             let counts = names::parameters(config);
             self.parameters = counts.values().sum();
             self.active_parameters = active(config, &counts);
-            (self.memory.bf16_bytes, self.memory.f32_bytes) =
-                (self.parameters * 2, self.parameters * 4);
+            (self.memory.bf16_bytes, self.memory.f32_bytes) = (self.parameters * 2, self.parameters * 4);
         }
     }
 
@@ -259,14 +265,8 @@ impl Inspection {
         });
         if !has_own {
             issues.push(Issue::note(match &template {
-                Some(t) => format!(
-                    "no chat template; `{}` fits the tokenizer and is used",
-                    t.origin()
-                ),
-                None => {
-                    "no chat template, and no built-in one fits for certain; name one for chat data"
-                        .to_owned()
-                }
+                Some(t) => format!("no chat template; `{}` fits the tokenizer and is used", t.origin()),
+                None => "no chat template, and no built-in one fits for certain; name one for chat data".to_owned(),
             }));
         }
         let facts = tokenizer.facts(config.map(|c| c.vocab_size), template.as_ref());
@@ -285,10 +285,7 @@ impl Inspection {
             eos: facts.eos,
             pad: facts.pad,
             add_bos: facts.add_bos,
-            control: LANDMARKS
-                .iter()
-                .filter_map(|t| Some(((*t).to_owned(), tokenizer.id(t)?)))
-                .collect(),
+            control: LANDMARKS.iter().filter_map(|t| Some(((*t).to_owned(), tokenizer.id(t)?))).collect(),
         });
     }
 }
@@ -344,22 +341,14 @@ fn rope(c: &ModelConfig) -> String {
     let scaling = match &c.rope.scaling {
         RopeScaling::Default => "no scaling".to_owned(),
         RopeScaling::Linear { factor } => format!("linear, factor {factor}"),
-        RopeScaling::Llama3 {
-            factor,
-            original_max_position_embeddings: o,
-            ..
-        } => format!("llama3, factor {factor} from {o}"),
-        RopeScaling::Yarn {
-            factor,
-            original_max_position_embeddings: o,
-            ..
-        } => format!("yarn, factor {factor} from {o}"),
+        RopeScaling::Llama3 { factor, original_max_position_embeddings: o, .. } => {
+            format!("llama3, factor {factor} from {o}")
+        }
+        RopeScaling::Yarn { factor, original_max_position_embeddings: o, .. } => {
+            format!("yarn, factor {factor} from {o}")
+        }
     };
-    let pairs = if c.rope.interleaved {
-        "interleaved"
-    } else {
-        "half-split"
-    };
+    let pairs = if c.rope.interleaved { "interleaved" } else { "half-split" };
     format!(
         "theta {}, {scaling}, {} rotated dimensions, {pairs}, softmax scale {:.6}",
         c.rope.theta,
@@ -368,14 +357,26 @@ fn rope(c: &ModelConfig) -> String {
     )
 }
 
+/// The keys of config.json outside [`CONFIG_KEYS`], in one remark.
+fn unknown_keys(config: &ModelConfig) -> Option<Issue> {
+    let keys = config.raw.as_object()?.keys();
+    let unknown: Vec<String> =
+        keys.filter(|k| !CONFIG_KEYS.contains(&format!(" {k} "))).map(|k| format!("`{k}`")).collect();
+    (!unknown.is_empty()).then(|| {
+        Issue::warning(format!(
+            "config.json has keys that are not known here and have no effect: {}",
+            unknown.join(", ")
+        ))
+    })
+}
+
 /// Parameters a token passes through: all but the routed experts it does not visit.
 fn active(config: &ModelConfig, counts: &BTreeMap<Component, u64>) -> u64 {
     let total: u64 = counts.values().sum();
     let routed = counts.get(&Component::Routed).copied().unwrap_or(0);
     match &config.moe {
         Some(m) if m.n_routed_experts > 0 => {
-            let visited =
-                u128::from(routed) * m.num_experts_per_tok as u128 / m.n_routed_experts as u128;
+            let visited = u128::from(routed) * m.num_experts_per_tok as u128 / m.n_routed_experts as u128;
             total - routed + u64::try_from(visited).unwrap_or(u64::MAX)
         }
         _ => total,
@@ -423,10 +424,7 @@ fn generation(config: &GenerationConfig) -> BTreeMap<&'static str, serde_json::V
     put("top_p", config.top_p.map(Into::into));
     put("top_k", config.top_k.map(Into::into));
     put("min_p", config.min_p.map(Into::into));
-    put(
-        "repetition_penalty",
-        config.repetition_penalty.map(Into::into),
-    );
+    put("repetition_penalty", config.repetition_penalty.map(Into::into));
     if !config.eos_token_ids.is_empty() {
         put("eos_token_id", Some(config.eos_token_ids.clone().into()));
     }
@@ -442,9 +440,7 @@ fn licences(dir: &Path) -> Vec<String> {
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
         .filter(|name| {
             let upper = name.to_ascii_uppercase();
-            ["LICENSE", "LICENCE", "COPYING", "NOTICE"]
-                .iter()
-                .any(|w| upper.starts_with(w))
+            ["LICENSE", "LICENCE", "COPYING", "NOTICE"].iter().any(|w| upper.starts_with(w))
         })
         .collect();
     names.sort();
@@ -457,16 +453,9 @@ pub fn push_error(issues: &mut Vec<Issue>, error: &FormatError) {
         FormatError::Config { path, faults }
         | FormatError::Checkpoint { path, faults }
         | FormatError::Adapter { path, faults } => {
-            let file = path.file_name().map_or_else(
-                || path.display().to_string(),
-                |n| n.to_string_lossy().into_owned(),
-            );
-            issues.extend(
-                faults
-                    .0
-                    .iter()
-                    .map(|f| Issue::error(format!("{file}: {f}"))),
-            );
+            let file =
+                path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+            issues.extend(faults.0.iter().map(|f| Issue::error(format!("{file}: {f}"))));
         }
         other => issues.push(Issue::error(other.to_string())),
     }

@@ -87,14 +87,7 @@ impl ModelDir {
                 end_ids.push(id);
             }
         }
-        Ok(Self {
-            path,
-            model,
-            encoder,
-            generation,
-            end_ids,
-            has_template,
-        })
+        Ok(Self { path, model, encoder, generation, end_ids, has_template })
     }
 
     /// Sampling as the checkpoint suggests it.
@@ -120,10 +113,7 @@ impl ModelDir {
 
 /// Loads the weights of a folder.
 pub fn load(path: &Path, dtype: Dtype, threads: usize) -> Result<Model, Failure> {
-    let options = LoadOptions {
-        threads,
-        precision: dtype.precision(),
-    };
+    let options = LoadOptions { threads, precision: dtype.precision() };
     Ok(Model::load(path, &options)?)
 }
 
@@ -144,21 +134,15 @@ pub fn open_encoder(path: &Path, template: Option<&str>) -> Result<(Encoder, boo
         },
     };
     let has_template = template.is_some();
-    Ok((
-        Encoder::new(tokenizer, template, EncodeOptions::default()),
-        has_template,
-    ))
+    Ok((Encoder::new(tokenizer, template, EncodeOptions::default()), has_template))
 }
 
 /// Refuses a path that is not a folder, in words that help.
 pub fn require_dir(path: &Path) -> Result<(), Failure> {
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(()),
-        Ok(_) => Err(Failure::usage(format!(
-            "`{}` is a file; a folder is needed",
-            path.display()
-        ))
-        .with_help("name the folder that holds config.json or adapter_config.json")),
+        Ok(_) => Err(Failure::usage(format!("`{}` is a file; a folder is needed", path.display()))
+            .with_help("name the folder that holds config.json or adapter_config.json")),
         Err(source) => Err(Failure::file(path, "read", &source)),
     }
 }

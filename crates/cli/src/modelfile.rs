@@ -35,11 +35,7 @@ fn message(role: &str, content: &str) -> Value {
 }
 
 fn render(template: &ChatTemplate, messages: Vec<Value>) -> Option<String> {
-    let request = RenderRequest {
-        messages,
-        add_generation_prompt: true,
-        ..RenderRequest::default()
-    };
+    let request = RenderRequest { messages, add_generation_prompt: true, ..RenderRequest::default() };
     template.render(&request).ok()
 }
 
@@ -49,14 +45,7 @@ impl Markers {
     pub fn of(template: &ChatTemplate, bos: &str) -> Option<Self> {
         let one = render(template, vec![message("user", U[0])])?;
         let (head, to_generate) = one.split_once(U[0])?;
-        let two = render(
-            template,
-            vec![
-                message("user", U[0]),
-                message("assistant", A[0]),
-                message("user", U[1]),
-            ],
-        )?;
+        let two = render(template, vec![message("user", U[0]), message("assistant", A[0]), message("user", U[1])])?;
         let (_, rest) = two.split_once(U[0])?;
         let (to_history, rest) = rest.split_once(A[0])?;
         let (between, _) = rest.split_once(U[1])?;
@@ -71,10 +60,7 @@ impl Markers {
         }
         let this = Self {
             start: start.to_owned(),
-            system: (
-                system_head.strip_prefix(start)?.to_owned(),
-                after_system.strip_suffix(user.as_str())?.to_owned(),
-            ),
+            system: (system_head.strip_prefix(start)?.to_owned(), after_system.strip_suffix(user.as_str())?.to_owned()),
             to_history: to_history.to_owned(),
             to_generate: to_generate.to_owned(),
             end: between.strip_suffix(user.as_str())?.to_owned(),
@@ -110,15 +96,9 @@ impl Markers {
             let last = i + 1 == turns.len();
             match *role {
                 "system" => out.extend([self.system.0.as_str(), content, &self.system.1]),
-                "user" => out.extend([
-                    self.user.as_str(),
-                    content,
-                    if last {
-                        &self.to_generate
-                    } else {
-                        &self.to_history
-                    },
-                ]),
+                "user" => {
+                    out.extend([self.user.as_str(), content, if last { &self.to_generate } else { &self.to_history }])
+                }
                 _ => out.extend([*content, &self.end]),
             }
         }
@@ -128,17 +108,9 @@ impl Markers {
     /// The template in Go's language. `adds_bos`: the program puts BOS in front by itself.
     pub fn go(&self, adds_bos: bool) -> String {
         let mark = |text: &str| {
-            if text.is_empty() {
-                String::new()
-            } else {
-                format!("{{{{ {} }}}}", go_string(text))
-            }
+            if text.is_empty() { String::new() } else { format!("{{{{ {} }}}}", go_string(text)) }
         };
-        let start = if adds_bos {
-            String::new()
-        } else {
-            mark(&self.start)
-        };
+        let start = if adds_bos { String::new() } else { mark(&self.start) };
         format!(
             "{start}{{{{- range $i, $m := .Messages }}}}{{{{- $last := eq (len (slice $.Messages $i)) 1 }}}}\
              {{{{- if eq $m.Role \"system\" }}}}{}{{{{ $m.Content }}}}{}\
@@ -203,9 +175,7 @@ impl Modelfile<'_> {
     pub fn render(&self) -> (String, bool) {
         let mut out = format!("FROM {}\n", self.from);
         let markers = self.template.and_then(|(t, bos)| Markers::of(t, bos));
-        let go = markers
-            .map(|m| m.go(self.adds_bos))
-            .filter(|t| !t.contains("\"\"\""));
+        let go = markers.map(|m| m.go(self.adds_bos)).filter(|t| !t.contains("\"\"\""));
         match &go {
             Some(go) => out.push_str(&format!("TEMPLATE \"\"\"{go}\"\"\"\n")),
             None => out.push_str(
@@ -282,9 +252,6 @@ mod tests {
         let (text, has_template) = file.render();
         assert!(!has_template);
         assert!(text.starts_with("FROM .\n# No TEMPLATE"), "{text}");
-        assert!(
-            text.contains("PARAMETER temperature 0\n")
-                && text.contains("PARAMETER stop \"<END>\"\n")
-        );
+        assert!(text.contains("PARAMETER temperature 0\n") && text.contains("PARAMETER stop \"<END>\"\n"));
     }
 }

@@ -11,7 +11,7 @@ use crate::console::{Console, Lang, Style, bytes, duration, grouped, short};
 use crate::table::Table;
 
 /// Lines printed over a run where there is no terminal.
-const LINES: u64 = 40;
+const LINES: u64 = 20;
 
 /// Follows a run in words.
 pub struct Progress<'a> {
@@ -34,11 +34,7 @@ impl<'a> Progress<'a> {
     }
 
     fn heading(&self, en: &str, zh: &str) -> String {
-        format!(
-            "\n{}",
-            self.console
-                .paint_err(Style::Bold, self.console.pick(en, zh))
-        )
+        format!("\n{}", self.console.paint_err(Style::Bold, self.console.pick(en, zh)))
     }
 
     fn step(&mut self, s: &StepEvent) {
@@ -64,8 +60,7 @@ impl<'a> Progress<'a> {
         };
         if self.console.err_is_tty {
             let bar = self.bar.get_or_insert_with(|| {
-                let bar =
-                    ProgressBar::with_draw_target(Some(s.steps), ProgressDrawTarget::stderr());
+                let bar = ProgressBar::with_draw_target(Some(s.steps), ProgressDrawTarget::stderr());
                 let template = if self.console.colour_err {
                     "{bar:24.cyan/dim} {pos}/{len}  {msg}"
                 } else {
@@ -78,23 +73,15 @@ impl<'a> Progress<'a> {
             });
             bar.set_position(s.step);
             bar.set_message(numbers);
-        } else if s.step == 1
-            || s.step == s.steps
-            || s.step.is_multiple_of((s.steps / LINES).max(1))
-        {
+        } else if s.step == 1 || s.step == s.steps || s.step.is_multiple_of((s.steps / LINES).max(1)) {
             let word = self.console.pick("step", "步");
-            self.console
-                .remark(format_args!("{word} {}/{}  {numbers}", s.step, s.steps));
+            self.console.remark(format_args!("{word} {}/{}  {numbers}", s.step, s.steps));
         }
     }
 
     fn eval(&self, step: u64, metrics: &std::collections::BTreeMap<String, f64>, best: bool) {
         let list: Vec<String> = metrics.iter().map(|(k, v)| format!("{k} {v:.4}")).collect();
-        let mark = if best {
-            self.console.pick("  best so far", "  目前最佳")
-        } else {
-            ""
-        };
+        let mark = if best { self.console.pick("  best so far", "  目前最佳") } else { "" };
         let word = self.console.pick("evaluation at step", "评估于步");
         self.say(format_args!("{word} {step}: {}{mark}", list.join("  ")));
     }
@@ -104,22 +91,14 @@ impl Observer for Progress<'_> {
     fn on(&mut self, event: &Event) {
         let pick = |en, zh| self.console.pick(en, zh);
         match event {
-            Event::Started {
-                run,
-                dir,
-                resumed_from,
-            } => match resumed_from {
+            Event::Started { run, dir, resumed_from } => match resumed_from {
                 Some(step) => self.say(format_args!(
                     "{} {run}, {} {step}: {}",
                     pick("run", "运行"),
                     pick("going on from step", "从该步继续"),
                     dir.display()
                 )),
-                None => self.say(format_args!(
-                    "{} {run}: {}",
-                    pick("run", "运行"),
-                    dir.display()
-                )),
+                None => self.say(format_args!("{} {run}: {}", pick("run", "运行"), dir.display())),
             },
             Event::Phase { name } => {
                 let word = match *name {
@@ -133,45 +112,26 @@ impl Observer for Progress<'_> {
                 };
                 self.say(self.console.paint_err(Style::Dim, format_args!("{word} …")));
             }
-            Event::Ledger { table } => self.say(format_args!(
-                "{}\n{}",
-                self.heading("token ledger", "词元账本"),
-                table.trim_end()
-            )),
-            Event::Coverage { table } => self.say(format_args!(
-                "{}\n{}",
-                self.heading("coverage", "覆盖范围"),
-                table.trim_end()
-            )),
-            Event::Plan(plan) => self.say(format_args!(
-                "{}\n{}",
-                self.heading("plan", "计划"),
-                plan_text(plan, self.console).trim_end()
-            )),
+            Event::Ledger { table } => {
+                self.say(format_args!("{}\n{}", self.heading("token ledger", "词元账本"), table.trim_end()))
+            }
+            Event::Coverage { table } => {
+                self.say(format_args!("{}\n{}", self.heading("coverage", "覆盖范围"), table.trim_end()))
+            }
+            Event::Plan(plan) => {
+                self.say(format_args!("{}\n{}", self.heading("plan", "计划"), plan_text(plan, self.console).trim_end()))
+            }
             Event::Step(s) => self.step(s),
             Event::EvalBegin { .. } | Event::CheckpointBegin { .. } => {}
-            Event::Eval {
-                step,
-                metrics,
-                best,
-            } => self.eval(*step, metrics, *best),
-            Event::CheckpointEnd {
-                path, bytes: size, ..
-            } => {
+            Event::Eval { step, metrics, best } => self.eval(*step, metrics, *best),
+            Event::CheckpointEnd { path, bytes: size, .. } => {
                 self.say(self.console.paint_err(
                     Style::Dim,
-                    format_args!(
-                        "{} {} ({})",
-                        pick("checkpoint", "检查点"),
-                        path.display(),
-                        bytes(*size)
-                    ),
+                    format_args!("{} {} ({})", pick("checkpoint", "检查点"), path.display(), bytes(*size)),
                 ));
             }
             Event::Warning { message } => {
-                let word = self
-                    .console
-                    .paint_err(Style::Yellow, pick("warning", "警告"));
+                let word = self.console.paint_err(Style::Yellow, pick("warning", "警告"));
                 self.say(format_args!("{word}: {message}"));
             }
             Event::Interrupted { step, resume } => {
@@ -207,22 +167,15 @@ impl Observer for JsonEvents<'_> {
 
 /// A plan in words and a table.
 pub fn plan_text(plan: &Plan, console: &Console) -> String {
-    let mut table = Table::new(&[
-        console.pick("memory", "内存").to_owned(),
-        format!(">{}", console.pick("bytes", "字节")),
-    ]);
+    let mut table =
+        Table::new(&[console.pick("memory", "内存").to_owned(), format!(">{}", console.pick("bytes", "字节"))]);
     for item in &plan.memory {
         table.row([item.component.clone(), bytes(item.bytes)]);
     }
-    table.row([
-        console.pick("peak", "峰值").to_owned(),
-        bytes(plan.peak_bytes()),
-    ]);
+    table.row([console.pick("peak", "峰值").to_owned(), bytes(plan.peak_bytes())]);
     let share = 100.0 * plan.trainable as f64 / plan.parameters.max(1) as f64;
     let time = plan.seconds().map_or("–".to_owned(), duration);
-    let rate = plan
-        .probe
-        .map_or("–".to_owned(), |p| grouped(p.rate() as u64));
+    let rate = plan.probe.map_or("–".to_owned(), |p| grouped(p.rate() as u64));
     let words = match console.lang {
         Lang::En => format!(
             "{} rows, {} tokens ({} labelled) an epoch; {} steps, {:.2} epochs, {} tokens\n\

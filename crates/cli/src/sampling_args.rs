@@ -73,16 +73,8 @@ mod tests {
 
     #[test]
     fn options_win_over_the_checkpoint() {
-        let checkpoint = Sampling {
-            temperature: 0.6,
-            top_p: 0.95,
-            ..Sampling::default()
-        };
-        let args = SamplingArgs {
-            temperature: Some(0.0),
-            max_new_tokens: 5,
-            ..SamplingArgs::default()
-        };
+        let checkpoint = Sampling { temperature: 0.6, top_p: 0.95, ..Sampling::default() };
+        let args = SamplingArgs { temperature: Some(0.0), max_new_tokens: 5, ..SamplingArgs::default() };
         let s = args.over(checkpoint);
         assert_eq!((s.temperature, s.top_p, s.max_new_tokens), (0.0, 0.95, 5));
     }

@@ -41,11 +41,6 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The table, each line behind `indent` spaces; ends with a line break unless empty.
     pub fn render(&self, indent: usize) -> String {
         let widths: Vec<usize> = (0..self.header.len())
@@ -80,11 +75,7 @@ impl Table {
             let cells: Vec<String> = cells.iter().map(|c| c.replace('|', "\\|")).collect();
             format!("| {} |\n", cells.join(" | "))
         };
-        let rule: Vec<&str> = self
-            .align
-            .iter()
-            .map(|a| if *a == Align::Right { "---:" } else { "---" })
-            .collect();
+        let rule: Vec<&str> = self.align.iter().map(|a| if *a == Align::Right { "---:" } else { "---" }).collect();
         let mut out = line(&self.header);
         out.push_str(&format!("|{}|\n", rule.join("|")));
         for row in &self.rows {
@@ -123,10 +114,7 @@ mod tests {
         let mut t = Table::new(&["<name", ">count"]);
         t.row(["注意力", "1,000"]);
         t.row(["mlp", "7"]);
-        assert_eq!(
-            t.render(2),
-            "  name    count\n  ──────  ─────\n  注意力  1,000\n  mlp         7\n"
-        );
+        assert_eq!(t.render(2), "  name    count\n  ──────  ─────\n  注意力  1,000\n  mlp         7\n");
         assert_eq!(t.markdown().lines().nth(1), Some("|---|---:|"));
     }
 }

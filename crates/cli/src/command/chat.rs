@@ -81,10 +81,7 @@ struct Session<'a> {
 pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     let dir = ModelDir::open(&args.model)?;
     dir.require_template()?;
-    let (cancel, answering) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
+    let (cancel, answering) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     {
         let (cancel, answering) = (cancel.clone(), answering.clone());
         ctrlc::set_handler(move || {
@@ -97,14 +94,7 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         })
         .map_err(|e| Failure::environment(format!("Ctrl-C cannot be caught: {e}")))?;
     }
-    let mut session = Session {
-        history: system(args.system.as_deref()),
-        dir: &dir,
-        args,
-        turn: 0,
-        cancel,
-        answering,
-    };
+    let mut session = Session { history: system(args.system.as_deref()), dir: &dir, args, turn: 0, cancel, answering };
     if console.out_is_tty {
         console.remark(console.paint_err(Style::Dim, help(console)));
     }
@@ -121,11 +111,9 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
             Line::Nothing => {}
             Line::Quit => return Ok(ExitCode::SUCCESS),
             Line::Help => console.remark(help(console)),
-            Line::Unknown(c) => console.warn(format_args!(
-                "{} `{c}`; {}",
-                console.pick("unknown command", "未知命令"),
-                help(console)
-            )),
+            Line::Unknown(c) => {
+                console.warn(format_args!("{} `{c}`; {}", console.pick("unknown command", "未知命令"), help(console)))
+            }
             Line::Reset => session.history.retain(|m| m.role == "system"),
             Line::System(text) => session.history = system(Some(text).filter(|t| !t.is_empty())),
             Line::Think(thinking) => session.args.thinking = thinking,
@@ -140,12 +128,8 @@ fn system(text: Option<&str>) -> Vec<Message> {
 
 fn help(console: &Console) -> &'static str {
     match console.lang {
-        crate::console::Lang::En => {
-            "/reset  /system TEXT  /think on|off|default  /quit; Ctrl-C interrupts"
-        }
-        crate::console::Lang::Zh => {
-            "/reset 重新开始  /system 文本  /think on|off|default  /quit 退出；Ctrl-C 中断回答"
-        }
+        crate::console::Lang::En => "/reset  /system TEXT  /think on|off|default  /quit; Ctrl-C interrupts",
+        crate::console::Lang::Zh => "/reset 重新开始  /system 文本  /think on|off|default  /quit 退出；Ctrl-C 中断回答",
     }
 }
 
@@ -153,15 +137,8 @@ impl Session<'_> {
     /// One turn. A turn that cannot be rendered or run is told and forgotten; the talk goes on.
     fn answer(&mut self, text: &str, console: &Console) -> Result<(), Failure> {
         self.history.push(Message::user(text));
-        let conversation = Conversation {
-            messages: self.history.clone(),
-            ..Conversation::default()
-        };
-        let prompt = match self
-            .dir
-            .encoder
-            .prompt_with(&conversation, self.args.thinking.of_text())
-        {
+        let conversation = Conversation { messages: self.history.clone(), ..Conversation::default() };
+        let prompt = match self.dir.encoder.prompt_with(&conversation, self.args.thinking.of_text()) {
             Ok(prompt) => prompt,
             Err(e) => {
                 self.history.pop();
@@ -179,18 +156,14 @@ impl Session<'_> {
         self.answering.store(true, Ordering::Relaxed);
         let mut view = AnswerView::new(console, self.args.show, prompt.starts_in_reasoning);
         let mut written = Ok(());
-        let done = Generator::new(
-            &self.dir.model,
-            self.dir.encoder.tokenizer(),
-            self.dir.end_ids.clone(),
-        )
-        .with_cancel(&self.cancel)
-        .generate(std::slice::from_ref(&request), |event| {
-            let text = view.push(event.text);
-            if written.is_ok() {
-                written = console.write(text);
-            }
-        });
+        let done = Generator::new(&self.dir.model, self.dir.encoder.tokenizer(), self.dir.end_ids.clone())
+            .with_cancel(&self.cancel)
+            .generate(std::slice::from_ref(&request), |event| {
+                let text = view.push(event.text);
+                if written.is_ok() {
+                    written = console.write(text);
+                }
+            });
         self.answering.store(false, Ordering::Relaxed);
         written?;
         console.write(view.finish())?;

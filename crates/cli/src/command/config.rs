@@ -41,20 +41,12 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         What::Reference => console.write(reference())?,
         What::Show { run, set, json } => {
             let resolved = load_run(&run, &set)?;
-            let source = |key: &str| {
-                resolved
-                    .sources
-                    .get(key)
-                    .map(ToString::to_string)
-                    .unwrap_or_default()
-            };
+            let source = |key: &str| resolved.sources.get(key).map(ToString::to_string).unwrap_or_default();
             if json {
                 let values: Map<String, Value> = resolved
                     .values()
                     .into_iter()
-                    .map(|(key, toml)| {
-                        (key.to_owned(), json!({"toml": toml, "source": source(key)}))
-                    })
+                    .map(|(key, toml)| (key.to_owned(), json!({"toml": toml, "source": source(key)})))
                     .collect();
                 console.line(Value::Object(values))?;
             } else {

@@ -83,10 +83,8 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     require_dir(&args.model)?;
     require_dir(&args.adapter)?;
     if args.out.exists() {
-        return Err(
-            Failure::usage(format!("`{}` exists already", args.out.display()))
-                .with_help("name a folder that does not exist; an export never overwrites"),
-        );
+        return Err(Failure::usage(format!("`{}` exists already", args.out.display()))
+            .with_help("name a folder that does not exist; an export never overwrites"));
     }
     let partial = partial_path(&args.out);
     let result = export(&args, &partial, console);
@@ -114,14 +112,9 @@ fn export(args: &Args, partial: &Path, console: &Console) -> Result<Finding, Fai
     std::fs::create_dir_all(partial).map_err(|e| Failure::file(partial, "created", &e))?;
     let (base_config, _) = ModelConfig::read(&args.model)?;
     let (adapter_config, tensors) = peft::read(&args.adapter)?;
-    let keys = peft::parse_keys(&adapter_config, tensors.names()).map_err(|faults| {
-        Failure::usage(format!("`{}` cannot be read", args.adapter.display())).with_faults(faults)
-    })?;
-    let mut profile = Profile::of(
-        &adapter_config,
-        keys.iter().map(|(_, k)| k),
-        Some(&base_config),
-    );
+    let keys = peft::parse_keys(&adapter_config, tensors.names())
+        .map_err(|faults| Failure::usage(format!("`{}` cannot be read", args.adapter.display())).with_faults(faults))?;
+    let mut profile = Profile::of(&adapter_config, keys.iter().map(|(_, k)| k), Some(&base_config));
     let mut model = load(&args.model, Dtype::F32, args.threads)?;
     let base_only = (args.format != Format::Peft)
         .then(|| -> Result<_, Failure> {
@@ -143,8 +136,8 @@ fn export(args: &Args, partial: &Path, console: &Console) -> Result<Finding, Fai
             let base_name = adapter_config.base_model_name_or_path.clone();
             let base_name = base_name.unwrap_or_else(|| args.model.display().to_string());
             model.save_adapter(partial, layout, &base_name)?;
-            profile.fused_experts = profile.modules.contains_key(&compat::Part::Routed)
-                && layout == ExpertsLayout::Fused;
+            profile.fused_experts =
+                profile.modules.contains_key(&compat::Part::Routed) && layout == ExpertsLayout::Fused;
         }
         Some((prompts, bare)) => {
             let found = merge(args, partial, &model, &prompts, &bare)?;
@@ -197,10 +190,7 @@ fn export(args: &Args, partial: &Path, console: &Console) -> Result<Finding, Fai
         args.out.display()
     ))?;
     if args.format == Format::Ollama {
-        console.line(format_args!(
-            "  ollama create NAME -f {}",
-            args.out.join("Modelfile").display()
-        ))?;
+        console.line(format_args!("  ollama create NAME -f {}", args.out.join("Modelfile").display()))?;
     }
     Ok(Finding::Done)
 }
@@ -272,40 +262,23 @@ impl Prompts {
         });
         let (origin, mut sequences) = match (&args.prompts, encoder) {
             (Some(path), None) => {
-                return Err(Failure::usage(format!(
-                    "`{}` cannot be used without a tokenizer",
-                    path.display()
-                ))
-                .with_help(format!("`{}` has no tokenizer.json", args.model.display())));
+                return Err(Failure::usage(format!("`{}` cannot be used without a tokenizer", path.display()))
+                    .with_help(format!("`{}` has no tokenizer.json", args.model.display())));
             }
             (Some(path), Some(encoder)) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|e| Failure::file(path, "read", &e))?;
+                let text = std::fs::read_to_string(path).map_err(|e| Failure::file(path, "read", &e))?;
                 let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
                 if lines.is_empty() {
-                    return Err(Failure::usage(format!(
-                        "`{}` holds no prompt",
-                        path.display()
-                    )));
+                    return Err(Failure::usage(format!("`{}` holds no prompt", path.display())));
                 }
                 (path.display().to_string(), encode(&encoder, &lines)?)
             }
-            (None, Some(encoder)) => (
-                "built-in sentences".to_owned(),
-                encode(&encoder, &SENTENCES)?,
-            ),
+            (None, Some(encoder)) => ("built-in sentences".to_owned(), encode(&encoder, &SENTENCES)?),
             (None, None) => {
                 let stream = Stream::new(0, 0x6365_7274, 0);
                 let vocab = model.config.vocab_size as u64;
-                let row = |r: u64| {
-                    (0..64)
-                        .map(|i| stream.below(r * 64 + i, vocab) as u32)
-                        .collect()
-                };
-                (
-                    "random token ids (the base has no tokenizer)".to_owned(),
-                    (0..4).map(row).collect(),
-                )
+                let row = |r: u64| (0..64).map(|i| stream.below(r * 64 + i, vocab) as u32).collect();
+                ("random token ids (the base has no tokenizer)".to_owned(), (0..4).map(row).collect())
             }
         };
         for s in &mut sequences {
@@ -323,10 +296,9 @@ fn encode(encoder: &Encoder, texts: &[&str]) -> Result<Vec<Vec<u32>>, Failure> {
         .iter()
         .map(|text| {
             let prompt = match encoder.template() {
-                Some(_) => encoder.prompt(&Conversation {
-                    messages: vec![Message::user(*text)],
-                    ..Conversation::default()
-                }),
+                Some(_) => {
+                    encoder.prompt(&Conversation { messages: vec![Message::user(*text)], ..Conversation::default() })
+                }
                 None => encoder.completion_prompt(text),
             };
             Ok(prompt?.ids)
@@ -343,25 +315,14 @@ fn copy_companions(from: &Path, to: &Path) -> Result<(), Failure> {
             continue;
         };
         let upper = name.to_ascii_uppercase();
-        let legal = ["LICENSE", "LICENCE", "COPYING", "NOTICE"]
-            .iter()
-            .any(|w| upper.starts_with(w));
-        let kind = Path::new(&name)
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or("");
+        let legal = ["LICENSE", "LICENCE", "COPYING", "NOTICE"].iter().any(|w| upper.starts_with(w));
+        let kind = Path::new(&name).extension().and_then(|e| e.to_str()).unwrap_or("");
         let text = matches!(kind, "json" | "jinja" | "txt" | "model" | "py");
-        let skipped = [
-            "config.json",
-            "model.safetensors.index.json",
-            "manifest.json",
-            "certificate.json",
-        ];
+        let skipped = ["config.json", "model.safetensors.index.json", "manifest.json", "certificate.json"];
         if !(legal || text) || skipped.contains(&name.as_str()) || !entry.path().is_file() {
             continue;
         }
-        let bytes =
-            std::fs::read(entry.path()).map_err(|e| Failure::file(&entry.path(), "read", &e))?;
+        let bytes = std::fs::read(entry.path()).map_err(|e| Failure::file(&entry.path(), "read", &e))?;
         write_atomic(&to.join(&name), &bytes)?;
     }
     Ok(())
@@ -372,73 +333,39 @@ fn write_modelfile(args: &Args, partial: &Path, config: &ModelConfig) -> Result<
     let (encoder, _) = open_encoder(&args.model, None)?;
     let tokenizer = encoder.tokenizer();
     let generation = GenerationConfig::read(&args.model)?.unwrap_or_default();
-    let bos = tokenizer
-        .bos_id()
-        .map(|id| tokenizer.decode(&[id], false))
-        .unwrap_or_default();
+    let bos = tokenizer.bos_id().map(|id| tokenizer.decode(&[id], false)).unwrap_or_default();
     let mut ends = config.eos_token_ids.clone();
-    ends.extend(
-        encoder
-            .stop_ids()
-            .into_iter()
-            .filter(|id| !config.eos_token_ids.contains(id)),
-    );
+    ends.extend(encoder.stop_ids().into_iter().filter(|id| !config.eos_token_ids.contains(id)));
     let file = Modelfile {
         from: ".",
         template: encoder.template().map(|t| (t, bos.as_str())),
         adds_bos: tokenizer.adds_bos(),
         sampling: &Sampling::of_checkpoint(&generation),
-        stops: ends
-            .iter()
-            .map(|id| tokenizer.decode(&[*id], false))
-            .collect(),
+        stops: ends.iter().map(|id| tokenizer.decode(&[*id], false)).collect(),
     };
     let (text, has_template) = file.render();
     write_atomic(&partial.join("Modelfile"), text.as_bytes())?;
     Ok(has_template)
 }
 
-fn write_manifest(
-    args: &Args,
-    partial: &Path,
-    certificate: Option<&Certificate>,
-) -> Result<(), Failure> {
+fn write_manifest(args: &Args, partial: &Path, certificate: Option<&Certificate>) -> Result<(), Failure> {
     let parent = |role: &str, path: &Path| -> Result<Parent, Failure> {
-        Ok(Parent {
-            role: role.to_owned(),
-            path: path.display().to_string(),
-            id: ContentId::of_dir(path)?,
-        })
+        Ok(Parent { role: role.to_owned(), path: path.display().to_string(), id: ContentId::of_dir(path)? })
     };
-    let parents = vec![
-        parent("base", &args.model)?,
-        parent("adapter", &args.adapter)?,
-    ];
-    let kind = if args.format == Format::Peft {
-        "adapter"
-    } else {
-        "model"
-    };
+    let parents = vec![parent("base", &args.model)?, parent("adapter", &args.adapter)?];
+    let kind = if args.format == Format::Peft { "adapter" } else { "model" };
     let facts = json!({"format": format_name(args.format), "certificate": certificate});
     Manifest::describe(partial, kind, parents, facts)?.write(partial)?;
     Ok(())
 }
 
-fn report_refusal(
-    args: &Args,
-    c: &Certificate,
-    reason: &str,
-    console: &Console,
-) -> Result<(), Failure> {
+fn report_refusal(args: &Args, c: &Certificate, reason: &str, console: &Console) -> Result<(), Failure> {
     if args.json {
         console.line(json!({"out": null, "refused": reason, "certificate": c}))?;
         return Ok(());
     }
     console.write(certificate_text(c, console))?;
-    console.line(format_args!(
-        "\n{}: {reason}",
-        console.paint(Style::Red, console.pick("refused", "已拒绝"))
-    ))?;
+    console.line(format_args!("\n{}: {reason}", console.paint(Style::Red, console.pick("refused", "已拒绝"))))?;
     console.line(console.pick(
         "nothing was written; `--dtype f32` keeps the update, or deploy the adapter unmerged",
         "未写入任何文件；可用 `--dtype f32` 保留更新，或不合并直接部署适配器",
@@ -448,19 +375,16 @@ fn report_refusal(
 
 fn certificate_text(c: &Certificate, console: &Console) -> String {
     let mut table = Table::new(&[
-        console
-            .pick("base + adapter against", "基座+适配器 对比")
-            .to_owned(),
+        console.pick("base + adapter against", "基座+适配器 对比").to_owned(),
         format!(">{}", console.pick("largest gap", "最大差")),
         format!(">{}", console.pick("mean gap", "平均差")),
         format!(">{}", console.pick("mean KL", "平均 KL")),
         format!(">{}", console.pick("largest KL", "最大 KL")),
         format!(">{}", console.pick("same best token", "首选词元一致")),
     ]);
-    for (name, d) in [
-        (console.pick("merged", "合并后"), &c.merged),
-        (console.pick("bare base", "裸基座"), &c.adapter_effect),
-    ] {
+    for (name, d) in
+        [(console.pick("merged", "合并后"), &c.merged), (console.pick("bare base", "裸基座"), &c.adapter_effect)]
+    {
         table.row([
             name.to_owned(),
             format!("{:.2e}", d.max_logit_gap),
@@ -475,23 +399,11 @@ fn certificate_text(c: &Certificate, console: &Console) -> String {
     let about = match console.lang {
         Lang::En => format!(
             "{} tensors merged into {}, {:.2} % of their entries changed; {} passed on; measured at {} positions of {} sequences ({})\n",
-            w.merged_tensors,
-            c.dtype,
-            share,
-            w.unchanged_tensors,
-            c.merged.positions,
-            c.sequences,
-            c.prompts
+            w.merged_tensors, c.dtype, share, w.unchanged_tensors, c.merged.positions, c.sequences, c.prompts
         ),
         Lang::Zh => format!(
             "{} 个张量合并为 {}，其中 {:.2} % 的数值改变；{} 个原样保留；在 {} 个位置、{} 条序列上测量（{}）\n",
-            w.merged_tensors,
-            c.dtype,
-            share,
-            w.unchanged_tensors,
-            c.merged.positions,
-            c.sequences,
-            c.prompts
+            w.merged_tensors, c.dtype, share, w.unchanged_tensors, c.merged.positions, c.sequences, c.prompts
         ),
     };
     table.render(0) + &about

@@ -63,10 +63,8 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
             "generation_config.json 要求重复惩罚，此处不予应用",
         ));
     }
-    let requests: Vec<Request> = prompts
-        .iter()
-        .flat_map(|p| (0..args.samples).map(|key| request(p, &sampling, key)))
-        .collect();
+    let requests: Vec<Request> =
+        prompts.iter().flat_map(|p| (0..args.samples).map(|key| request(p, &sampling, key))).collect();
     let generator = Generator::new(&dir.model, dir.encoder.tokenizer(), dir.end_ids.clone());
     let prompt_of = |r: usize| &prompts[r / args.samples as usize];
 
@@ -80,11 +78,7 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     } else {
         let done = generator.generate(&requests, |_| {})?;
         for (r, c) in done.iter().enumerate() {
-            let head = format!(
-                "── {}.{}",
-                r / args.samples as usize + 1,
-                r % args.samples as usize + 1
-            );
+            let head = format!("── {}.{}", r / args.samples as usize + 1, r % args.samples as usize + 1);
             console.line(console.paint(Style::Cyan, head))?;
             console.write(whole(c, prompt_of(r), &args, console))?;
             if let Some(note) = ending(console, c.finish_reason, c.ids.len()) {
@@ -96,11 +90,7 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
 }
 
 fn request(prompt: &Prompt, sampling: &Sampling, key: u32) -> Request {
-    Request {
-        prompt_ids: prompt.ids.clone(),
-        sampling: sampling.clone(),
-        key,
-    }
+    Request { prompt_ids: prompt.ids.clone(), sampling: sampling.clone(), key }
 }
 
 /// Prints one answer while it grows.
@@ -114,11 +104,7 @@ fn stream(
     let mut view = AnswerView::new(console, args.show, prompt.starts_in_reasoning);
     let mut broken = None;
     let done = generator.generate(std::slice::from_ref(request), |event| {
-        let text = if args.raw {
-            event.text.to_owned()
-        } else {
-            view.push(event.text)
-        };
+        let text = if args.raw { event.text.to_owned() } else { view.push(event.text) };
         if broken.is_none()
             && let Err(e) = console.write(text)
         {
@@ -128,11 +114,7 @@ fn stream(
     if let Some(e) = broken {
         return Err(e.into());
     }
-    console.write(if args.raw {
-        "\n".to_owned()
-    } else {
-        view.finish()
-    })?;
+    console.write(if args.raw { "\n".to_owned() } else { view.finish() })?;
     for c in &done {
         if let Some(note) = ending(console, c.finish_reason, c.ids.len()) {
             console.remark(note);
@@ -179,30 +161,22 @@ fn inputs(args: &Args, console: &Console) -> Result<Vec<Input>, Failure> {
     if let Some(prompt) = &args.prompt {
         if args.raw {
             if args.system.is_some() {
-                return Err(Failure::usage(
-                    "`--system` needs a chat template; it does not go with `--raw`",
-                ));
+                return Err(Failure::usage("`--system` needs a chat template; it does not go with `--raw`"));
             }
             return Ok(vec![Input::Text(prompt.clone())]);
         }
         let system = args.system.clone().map(Message::system);
-        let messages = system
-            .into_iter()
-            .chain([Message::user(prompt.as_str())])
-            .collect();
-        return Ok(vec![Input::Chat(Conversation {
-            messages,
-            ..Conversation::default()
-        })]);
+        let messages = system.into_iter().chain([Message::user(prompt.as_str())]).collect();
+        return Ok(vec![Input::Chat(Conversation { messages, ..Conversation::default() })]);
     }
     let (name, text) = match &args.messages {
-        Some(path) => (
-            path.display().to_string(),
-            std::fs::read_to_string(path).map_err(|e| Failure::file(path, "read", &e))?,
-        ),
+        Some(path) => {
+            (path.display().to_string(), std::fs::read_to_string(path).map_err(|e| Failure::file(path, "read", &e))?)
+        }
         None if console.in_is_tty => {
-            return Err(Failure::usage("there is no prompt")
-                .with_help("give `--prompt TEXT`, `--messages FILE`, or JSON lines on standard input; `loar chat` talks"));
+            return Err(Failure::usage("there is no prompt").with_help(
+                "give `--prompt TEXT`, `--messages FILE`, or JSON lines on standard input; `loar chat` talks",
+            ));
         }
         None => {
             let mut text = String::new();
@@ -216,17 +190,11 @@ fn inputs(args: &Args, console: &Console) -> Result<Vec<Input>, Failure> {
 /// One JSON value, or one a line.
 fn parse_inputs(name: &str, text: &str) -> Result<Vec<Input>, Failure> {
     if let Ok(value) = serde_json::from_str::<Value>(text) {
-        return Ok(vec![
-            parse_input(&value).map_err(|e| Failure::usage(format!("{name}: {e}")))?,
-        ]);
+        return Ok(vec![parse_input(&value).map_err(|e| Failure::usage(format!("{name}: {e}")))?]);
     }
     let mut inputs = Vec::new();
     let mut faults = Vec::new();
-    for (i, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, l)| !l.trim().is_empty())
-    {
+    for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let parsed = serde_json::from_str::<Value>(line).map_err(|e| e.to_string());
         match parsed.and_then(|v| parse_input(&v)) {
             Ok(input) => inputs.push(input),
@@ -253,9 +221,9 @@ fn parse_input(value: &Value) -> Result<Input, String> {
             Some(_) => Err("`prompt` is not a text".into()),
             None => Err("neither `messages` nor `prompt` is there".into()),
         },
-        Value::Object(_) | Value::Array(_) => Conversation::from_json(value.to_string().as_bytes())
-            .map(Input::Chat)
-            .map_err(|e| e.to_string()),
+        Value::Object(_) | Value::Array(_) => {
+            Conversation::from_json(value.to_string().as_bytes()).map(Input::Chat).map_err(|e| e.to_string())
+        }
         _ => Err("neither an object nor a text".into()),
     }
 }
@@ -271,19 +239,13 @@ fn prompts(args: &Args, dir: &ModelDir, inputs: &[Input]) -> Result<Vec<Prompt>,
         let prompt = match (input, args.raw) {
             (Input::Text(text), true) => dir.encoder.completion_prompt(text),
             (Input::Text(text), false) => {
-                let conversation = Conversation {
-                    messages: vec![Message::user(text.as_str())],
-                    ..Conversation::default()
-                };
-                dir.encoder
-                    .prompt_with(&conversation, args.thinking.of_text())
+                let conversation =
+                    Conversation { messages: vec![Message::user(text.as_str())], ..Conversation::default() };
+                dir.encoder.prompt_with(&conversation, args.thinking.of_text())
             }
             (Input::Chat(c), false) => dir.encoder.prompt_with(c, args.thinking.of_text()),
             (Input::Chat(_), true) => {
-                faults.push(format!(
-                    "prompt {}: `--raw` takes texts, not messages",
-                    i + 1
-                ));
+                faults.push(format!("prompt {}: `--raw` takes texts, not messages", i + 1));
                 continue;
             }
         };
@@ -305,16 +267,12 @@ mod tests {
 
     #[test]
     fn every_input_form_is_read_and_every_bad_line_named() {
-        let good =
-            "{\"prompt\":\"a\"}\n\n\"b\"\n{\"messages\":[{\"role\":\"user\",\"content\":\"c\"}]}\n";
+        let good = "{\"prompt\":\"a\"}\n\n\"b\"\n{\"messages\":[{\"role\":\"user\",\"content\":\"c\"}]}\n";
         assert_eq!(parse_inputs("x", good).unwrap_or_default().len(), 3);
         let pretty = "[\n {\"role\":\"user\",\"content\":\"c\"}\n]";
         assert_eq!(parse_inputs("x", pretty).unwrap_or_default().len(), 1);
         let bad = "{\"prompt\":1}\n{}\nnot json\n\"fine\"\n";
-        let drawn = parse_inputs("file", bad)
-            .err()
-            .expect("three bad lines")
-            .render(false, true);
+        let drawn = parse_inputs("file", bad).err().expect("three bad lines").render(false, true);
         for part in ["file:1", "file:2", "file:3"] {
             assert!(drawn.contains(part), "{drawn}");
         }

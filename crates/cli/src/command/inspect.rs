@@ -18,6 +18,9 @@ use crate::table::Table;
 pub struct Args {
     /// Checkpoint folder, or PEFT adapter folder
     path: PathBuf,
+    /// Checkpoint an adapter was made on, where the adapter does not name its folder
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -26,10 +29,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     require_dir(&args.path)?;
-    let is_adapter =
-        args.path.join("adapter_config.json").exists() && !args.path.join("config.json").exists();
+    if let Some(base) = &args.base {
+        require_dir(base)?;
+    }
+    let is_adapter = args.path.join("adapter_config.json").exists() && !args.path.join("config.json").exists();
     let broken = if is_adapter {
-        let found = AdapterInspection::of(&args.path, console.lang);
+        let found = AdapterInspection::of(&args.path, args.base.as_deref(), console.lang);
         if args.json {
             console.line(serde_json::to_string_pretty(&found)?)?;
         } else {
@@ -61,21 +66,8 @@ impl Facts {
         self.lines.push((name.to_owned(), value.into()));
     }
     fn render(&self) -> String {
-        let widest = self
-            .lines
-            .iter()
-            .map(|(n, _)| crate::table::width(n))
-            .max()
-            .unwrap_or(0);
-        self.lines
-            .iter()
-            .map(|(n, v)| {
-                format!(
-                    "  {n}{}  {v}\n",
-                    " ".repeat(widest - crate::table::width(n))
-                )
-            })
-            .collect()
+        let widest = self.lines.iter().map(|(n, _)| crate::table::width(n)).max().unwrap_or(0);
+        self.lines.iter().map(|(n, v)| format!("  {n}{}  {v}\n", " ".repeat(widest - crate::table::width(n)))).collect()
     }
 }
 
@@ -85,22 +77,12 @@ fn model_text(m: &Inspection, console: &Console) -> String {
     if let Some(a) = &m.architecture {
         facts.add(
             console.pick("architecture", "架构"),
-            format!(
-                "{}, {} layers of {}",
-                a.model_type, a.num_hidden_layers, a.hidden_size
-            ),
+            format!("{}, {} layers of {}", a.model_type, a.num_hidden_layers, a.hidden_size),
         );
         facts.add(console.pick("attention", "注意力"), a.attention.as_str());
-        facts.add(
-            console.pick("feed-forward", "前馈"),
-            a.feed_forward.as_str(),
-        );
+        facts.add(console.pick("feed-forward", "前馈"), a.feed_forward.as_str());
         facts.add(console.pick("rope", "旋转位置"), a.rope.as_str());
-        let tied = if a.tie_word_embeddings {
-            ", head tied to the embedding"
-        } else {
-            ""
-        };
+        let tied = if a.tie_word_embeddings { ", head tied to the embedding" } else { "" };
         facts.add(
             console.pick("vocabulary", "词表"),
             format!(
@@ -118,19 +100,11 @@ fn model_text(m: &Inspection, console: &Console) -> String {
         };
         facts.add(
             console.pick("parameters", "参数"),
-            format!(
-                "{} ({}){active}",
-                short(m.parameters),
-                grouped(m.parameters)
-            ),
+            format!("{} ({}){active}", short(m.parameters), grouped(m.parameters)),
         );
         facts.add(
             console.pick("memory", "内存"),
-            format!(
-                "{} as bf16, {} as f32",
-                bytes(m.memory.bf16_bytes),
-                bytes(m.memory.f32_bytes)
-            ),
+            format!("{} as bf16, {} as f32", bytes(m.memory.bf16_bytes), bytes(m.memory.f32_bytes)),
         );
     }
     if m.memory.files > 0 {
@@ -192,31 +166,18 @@ fn text_facts(m: &Inspection, console: &Console, facts: &mut Facts) {
             ),
         );
         if !t.control.is_empty() {
-            let list: Vec<String> = t
-                .control
-                .iter()
-                .map(|(s, id)| format!("{s} {id}"))
-                .collect();
+            let list: Vec<String> = t.control.iter().map(|(s, id)| format!("{s} {id}")).collect();
             facts.add(console.pick("control tokens", "控制词元"), list.join(", "));
         }
     }
     if let Some(t) = &m.template {
         facts.add(
             console.pick("template", "对话模板"),
-            format!(
-                "{}, {}{}",
-                t.origin,
-                bytes(t.bytes as u64),
-                if t.writes_bos { ", writes bos" } else { "" }
-            ),
+            format!("{}, {}{}", t.origin, bytes(t.bytes as u64), if t.writes_bos { ", writes bos" } else { "" }),
         );
     }
     if !m.generation.is_empty() {
-        let list: Vec<String> = m
-            .generation
-            .iter()
-            .map(|(k, v)| format!("{k} {v}"))
-            .collect();
+        let list: Vec<String> = m.generation.iter().map(|(k, v)| format!("{k} {v}")).collect();
         facts.add(console.pick("generation", "生成默认值"), list.join(", "));
     }
     if !m.licences.is_empty() {
@@ -236,23 +197,11 @@ fn adapter_text(a: &AdapterInspection, console: &Console) -> String {
         };
         facts.add(
             console.pick("adapter", "适配器"),
-            format!(
-                "{kind}, rank {}, alpha {}, scaling {:.4}",
-                a.r, a.lora_alpha, a.scaling
-            ),
+            format!("{kind}, rank {}, alpha {}, scaling {:.4}", a.r, a.lora_alpha, a.scaling),
         );
-        facts.add(
-            console.pick("base", "基座"),
-            a.base_model_name_or_path.as_deref().unwrap_or("–"),
-        );
-        facts.add(
-            console.pick("targets", "目标模块"),
-            a.target_modules.as_str(),
-        );
-        facts.add(
-            console.pick("parameters", "参数"),
-            format!("{} in {}", grouped(a.parameters), bytes(a.bytes)),
-        );
+        facts.add(console.pick("base", "基座"), a.base_model_name_or_path.as_deref().unwrap_or("–"));
+        facts.add(console.pick("targets", "目标模块"), a.target_modules.as_str());
+        facts.add(console.pick("parameters", "参数"), format!("{} in {}", grouped(a.parameters), bytes(a.bytes)));
         facts.add(console.pick("layers", "层"), ranges(&a.layers));
         out.push_str(&facts.render());
     }
@@ -265,12 +214,7 @@ fn adapter_text(a: &AdapterInspection, console: &Console) -> String {
         ]);
         for m in &a.modules {
             let dtypes: Vec<String> = m.dtypes.iter().cloned().collect();
-            table.row([
-                m.name.clone(),
-                grouped(m.modules as u64),
-                grouped(m.parameters),
-                dtypes.join(", "),
-            ]);
+            table.row([m.name.clone(), grouped(m.modules as u64), grouped(m.parameters), dtypes.join(", ")]);
         }
         out.push('\n');
         out.push_str(&table.render(2));
@@ -288,51 +232,27 @@ fn ranges(sorted: &[usize]) -> String {
     let mut out: Vec<String> = Vec::new();
     let mut rest = sorted;
     while let Some(first) = rest.first() {
-        let n = rest
-            .iter()
-            .zip(*first..)
-            .take_while(|(a, b)| **a == *b)
-            .count();
+        let n = rest.iter().zip(*first..).take_while(|(a, b)| **a == *b).count();
         let last = first + n - 1;
-        out.push(if n == 1 {
-            first.to_string()
-        } else {
-            format!("{first}–{last}")
-        });
+        out.push(if n == 1 { first.to_string() } else { format!("{first}–{last}") });
         rest = &rest[n..];
     }
-    if out.is_empty() {
-        "–".into()
-    } else {
-        out.join(", ")
-    }
+    if out.is_empty() { "–".into() } else { out.join(", ") }
 }
 
 fn issues_text(issues: &[IssueFacts], console: &Console) -> String {
     /// Issues of one severity shown before the rest is counted.
     const SHOWN: usize = 20;
     if issues.is_empty() {
-        return format!(
-            "\n{}\n",
-            console.paint(
-                Style::Green,
-                console.pick("nothing suspicious", "未发现可疑之处")
-            )
-        );
+        return format!("\n{}\n", console.paint(Style::Green, console.pick("nothing suspicious", "未发现可疑之处")));
     }
     let mut out = String::from("\n");
-    for (severity, style, zh) in [
-        ("error", Style::Red, "错误"),
-        ("warning", Style::Yellow, "警告"),
-        ("note", Style::Cyan, "提示"),
-    ] {
+    for (severity, style, zh) in
+        [("error", Style::Red, "错误"), ("warning", Style::Yellow, "警告"), ("note", Style::Cyan, "提示")]
+    {
         let of: Vec<&IssueFacts> = issues.iter().filter(|i| i.severity == severity).collect();
         for issue in of.iter().take(SHOWN) {
-            out.push_str(&format!(
-                "{}: {}\n",
-                console.paint(style, console.pick(severity, zh)),
-                issue.text
-            ));
+            out.push_str(&format!("{}: {}\n", console.paint(style, console.pick(severity, zh)), issue.text));
         }
         if of.len() > SHOWN {
             out.push_str(&format!(

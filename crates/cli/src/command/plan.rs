@@ -30,12 +30,8 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     let run = load_run(&args.run, &args.set)?;
     let mut tables = Vec::new();
     let preview = plan_run(&run, &mut |event: &Event| match event {
-        Event::Ledger { table } => {
-            tables.push((console.pick("token ledger", "词元账本"), table.clone()))
-        }
-        Event::Coverage { table } => {
-            tables.push((console.pick("coverage", "覆盖范围"), table.clone()))
-        }
+        Event::Ledger { table } => tables.push((console.pick("token ledger", "词元账本"), table.clone())),
+        Event::Coverage { table } => tables.push((console.pick("coverage", "覆盖范围"), table.clone())),
         Event::Warning { message } => console.warn(message),
         _ => {}
     })?;

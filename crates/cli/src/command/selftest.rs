@@ -28,8 +28,10 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     if args.json {
         let list: Vec<_> = rows
             .iter()
-            .map(|r| json!({"op": r.op, "variant": r.variant, "max_error": r.max_error, "tolerance": r.tolerance,
-                "unit": r.unit, "ok": r.ok, "used": r.variant == best}))
+            .map(|r| {
+                json!({"op": r.op, "variant": r.variant, "max_error": r.max_error, "tolerance": r.tolerance,
+                "unit": r.unit, "ok": r.ok, "used": r.variant == best})
+            })
             .collect();
         console.line(json!({"ok": bad == 0, "used": best, "results": list}))?;
     } else {
@@ -49,36 +51,17 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
                 format!("{:.2e}", r.max_error),
                 format!("{:.1e}", r.tolerance),
                 r.unit.to_owned(),
-                console
-                    .pick(
-                        if r.ok { "ok" } else { "FAILED" },
-                        if r.ok { "通过" } else { "失败" },
-                    )
-                    .to_owned(),
+                console.pick(if r.ok { "ok" } else { "FAILED" }, if r.ok { "通过" } else { "失败" }).to_owned(),
             ]);
         }
         console.write(table.render(0))?;
-        console.line(format_args!(
-            "* {}",
-            console.pick("used on this machine", "本机使用的变体")
-        ))?;
+        console.line(format_args!("* {}", console.pick("used on this machine", "本机使用的变体")))?;
         let (style, text) = match bad {
             0 => (
                 Style::Green,
-                console
-                    .pick(
-                        "every kernel agrees with its reference",
-                        "所有内核均与参考实现一致",
-                    )
-                    .to_owned(),
+                console.pick("every kernel agrees with its reference", "所有内核均与参考实现一致").to_owned(),
             ),
-            n => (
-                Style::Red,
-                format!(
-                    "{n} {}",
-                    console.pick("kernels are beyond their tolerance", "个内核超出容差")
-                ),
-            ),
+            n => (Style::Red, format!("{n} {}", console.pick("kernels are beyond their tolerance", "个内核超出容差"))),
         };
         console.line(console.paint(style, text))?;
     }

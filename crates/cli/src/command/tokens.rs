@@ -58,17 +58,11 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         shown += 1;
         for (n, row) in rows.iter().enumerate() {
             if args.json {
-                console.line(
-                    json!({"id": example.id, "row": n, "ids": row.ids, "train": row.train,
-                    "prompt_len": row.prompt_len, "turn": row.turn}),
-                )?;
+                console.line(json!({"id": example.id, "row": n, "ids": row.ids, "train": row.train,
+                    "prompt_len": row.prompt_len, "turn": row.turn}))?;
                 continue;
             }
-            let part = if rows.len() > 1 {
-                format!(" ({} / {})", n + 1, rows.len())
-            } else {
-                String::new()
-            };
+            let part = if rows.len() > 1 { format!(" ({} / {})", n + 1, rows.len()) } else { String::new() };
             console.line(console.paint(Style::Cyan, format_args!("── {}{part}", example.id)))?;
             console.line(visualize(encoder.tokenizer(), row, console.colour))?;
         }
@@ -81,10 +75,7 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     console.remark(
-        Failure::usage("some rows cannot be rendered")
-            .with_faults(faults)
-            .render(console.colour_err, true)
-            .trim_end(),
+        Failure::usage("some rows cannot be rendered").with_faults(faults).render(console.colour_err, true).trim_end(),
     );
     Ok(ExitCode::from(1))
 }

@@ -65,23 +65,14 @@ impl Job {
     fn of(args: &Args) -> Result<Self, Failure> {
         if args.run.is_dir() {
             if !args.resume {
-                return Err(Failure::usage(format!(
-                    "`{}` is a folder, not a run file",
-                    args.run.display()
-                ))
-                .with_help("to go on with the run in it, add `--resume`"));
+                return Err(Failure::usage(format!("`{}` is a folder, not a run file", args.run.display()))
+                    .with_help("to go on with the run in it, add `--resume`"));
             }
-            return Ok(Self::Resume {
-                dir: args.run.clone(),
-                set: args.set.clone(),
-            });
+            return Ok(Self::Resume { dir: args.run.clone(), set: args.set.clone() });
         }
         let run = load_run(&args.run, &args.set)?;
         if args.resume && run.output.dir.join("resolved.toml").exists() {
-            return Ok(Self::Resume {
-                dir: run.output.dir,
-                set: args.set.clone(),
-            });
+            return Ok(Self::Resume { dir: run.output.dir, set: args.set.clone() });
         }
         Ok(Self::Begin(Box::new(run)))
     }
@@ -144,11 +135,7 @@ fn summary(r: &RunReport, dir: &Path, console: &Console) -> String {
             grouped(r.tokens),
             grouped(r.labels),
             grouped(pace as u64),
-            if r.end == End::EarlyStopped {
-                "; stopped early"
-            } else {
-                ""
-            }
+            if r.end == End::EarlyStopped { "; stopped early" } else { "" }
         ),
         Lang::Zh => format!(
             "{} 步，{} 个词元（{} 个计入损失），{} 词元/秒{}\n",
@@ -156,17 +143,10 @@ fn summary(r: &RunReport, dir: &Path, console: &Console) -> String {
             grouped(r.tokens),
             grouped(r.labels),
             grouped(pace as u64),
-            if r.end == End::EarlyStopped {
-                "；提前停止"
-            } else {
-                ""
-            }
+            if r.end == End::EarlyStopped { "；提前停止" } else { "" }
         ),
     };
-    let mut out = format!(
-        "\n{}\n",
-        console.paint(Style::Green, console.pick("done", "完成"))
-    );
+    let mut out = format!("\n{}\n", console.paint(Style::Green, console.pick("done", "完成")));
     out.push_str(&words);
     if let Some(best) = &r.best {
         let step = console.pick("step", "步");
@@ -179,18 +159,9 @@ fn summary(r: &RunReport, dir: &Path, console: &Console) -> String {
     }
     out.push_str(&table.render(0));
     for (name, path) in [
-        (
-            console.pick("result", "结果"),
-            r.result.as_ref().map(|p| dir.join(p)),
-        ),
-        (
-            console.pick("report", "报告"),
-            Some(dir.join("report.html")),
-        ),
-        (
-            console.pick("manifest", "清单"),
-            Some(dir.join("manifest.json")),
-        ),
+        (console.pick("result", "结果"), r.result.as_ref().map(|p| dir.join(p))),
+        (console.pick("report", "报告"), Some(dir.join("report.html"))),
+        (console.pick("manifest", "清单"), Some(dir.join("manifest.json"))),
     ] {
         if let Some(path) = path {
             out.push_str(&format!("{name}: {}\n", path.display()));
