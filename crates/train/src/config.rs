@@ -257,7 +257,7 @@ sections! {
         /// Gradients are scaled down to this norm; 0 never scales.
         max_grad_norm: f64 = |_| fixed(1.0), "the usual bound; Open-R1 uses 0.2 for long chains of thought";
         /// Keep only block inputs and compute the rest again during backward: far less memory, a third more work.
-        activation_checkpointing: bool = |_| fixed(true), "a 1.5B model at 2048 tokens needs some 14 GB of activations without it";
+        activation_checkpointing: bool = |_| fixed(true), "a 1.5B model at 2048 tokens needs some 10 GB of activations without it";
         /// Seed of initialisation, order, dropout and the held-out rows.
         seed: u64 = |_| fixed(42), "";
         /// A new order of the rows for each epoch.

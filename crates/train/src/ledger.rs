@@ -53,6 +53,21 @@ pub struct Side {
     pub joints_differing: u64,
 }
 
+/// One line of the account; what does not apply is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// `in`, `labelled`, `masked`, `cut` or `dropped`.
+    pub account: &'static str,
+    /// Why.
+    pub reason: String,
+    /// Rows of the files.
+    pub examples: Option<u64>,
+    /// Token rows.
+    pub rows: Option<u64>,
+    /// Tokens.
+    pub tokens: Option<u64>,
+}
+
 /// Both sides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -108,21 +123,28 @@ impl Side {
         if self.turns == 0 { 0.0 } else { self.turns_with_reasoning as f64 / self.turns as f64 }
     }
 
-    /// The account as lines of (what, reason, examples, rows, tokens).
-    pub fn lines(&self) -> Vec<(&'static str, String, Option<u64>, Option<u64>, Option<u64>)> {
+    /// The account, line by line.
+    pub fn lines(&self) -> Vec<Line> {
+        let line = |account, reason: &str, examples, rows, tokens| Line {
+            account,
+            reason: reason.to_owned(),
+            examples,
+            rows,
+            tokens,
+        };
         let mut lines = vec![
-            ("in", String::new(), Some(self.examples_read), Some(self.rows), Some(self.tokens)),
-            ("labelled", String::new(), Some(self.examples_used), Some(self.rows_used), Some(self.tokens_labelled)),
+            line("in", "", Some(self.examples_read), Some(self.rows), Some(self.tokens)),
+            line("labelled", "", Some(self.examples_used), Some(self.rows_used), Some(self.tokens_labelled)),
         ];
-        lines.extend(self.tokens_masked.iter().map(|(r, n)| ("masked", r.clone(), None, None, Some(*n))));
+        lines.extend(self.tokens_masked.iter().map(|(r, n)| line("masked", r, None, None, Some(*n))));
         if self.rows_cut > 0 {
-            lines.push(("cut", "too long".into(), None, Some(self.rows_cut), Some(self.tokens_cut)));
+            lines.push(line("cut", "too long", None, Some(self.rows_cut), Some(self.tokens_cut)));
         }
-        lines.extend(self.examples_dropped.iter().map(|(r, n)| ("dropped", r.clone(), Some(*n), None, None)));
+        lines.extend(self.examples_dropped.iter().map(|(r, n)| line("dropped", r, Some(*n), None, None)));
         lines.extend(
             self.rows_dropped
                 .iter()
-                .map(|(r, n)| ("dropped", r.clone(), None, Some(*n), self.tokens_dropped.get(r).copied())),
+                .map(|(r, n)| line("dropped", r, None, Some(*n), self.tokens_dropped.get(r).copied())),
         );
         lines
     }
@@ -146,11 +168,13 @@ impl fmt::Display for Ledger {
             if side.examples_read == 0 {
                 continue;
             }
-            for (what, reason, examples, rows, tokens) in side.lines() {
-                let reason =
-                    if reason.chars().count() > 27 { reason.chars().take(26).chain(['…']).collect() } else { reason };
-                let (examples, rows, tokens) = (cell(examples), cell(rows), cell(tokens));
-                write!(f, "\n{name:<12}{what:<10}{reason:<28}{examples:>12}{rows:>12}{tokens:>14}")?;
+            for line in side.lines() {
+                let reason: String = match line.reason.chars().count() {
+                    0..=27 => line.reason,
+                    _ => line.reason.chars().take(26).chain(['…']).collect(),
+                };
+                let (examples, rows, tokens) = (cell(line.examples), cell(line.rows), cell(line.tokens));
+                write!(f, "\n{name:<12}{:<10}{reason:<28}{examples:>12}{rows:>12}{tokens:>14}", line.account)?;
             }
             write!(
                 f,

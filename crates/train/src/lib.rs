@@ -28,7 +28,7 @@ pub mod tensorboard;
 pub use config::{BaseFacts, ConfigError, ConfigFault, ResolvedRun, RunConfig};
 pub use error::TrainError;
 pub use folder::Folder;
-pub use ledger::{Ledger, Reasons, Side};
+pub use ledger::{Ledger, Line, Reasons, Side};
 pub use metrics::{Metrics, Offsets, read_lines};
 pub use observer::{Event, Observer, StepEvent};
 pub use order::{BatchSize, Batches, Length, Order};

@@ -24,7 +24,7 @@ const LOGIT_CHUNK: u64 = 16 << 20;
 /// One line of the memory table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryItem {
-    /// `base weights`, `adapter`, `gradients`, `optimizer`, `activations`, `logits`, `program`.
+    /// `base weights`, `adapter`, `gradients`, `optimizer`, `activations`, `logits`, `program and rows`.
     pub component: String,
     /// Bytes.
     pub bytes: u64,
@@ -197,7 +197,7 @@ pub struct PlanInputs<'a> {
     pub settings: &'a StepSettings,
     /// Evaluations of the run.
     pub evaluations: u64,
-    /// Memory of the program before the model was loaded.
+    /// Memory of program and rows before the model was loaded.
     pub program_bytes: u64,
 }
 
@@ -228,7 +228,7 @@ pub fn plan(inputs: &PlanInputs<'_>, with_probe: bool) -> Plan {
     item("optimizer", 8 * trainable);
     item("activations", activation_bytes(&model.config, pass_tokens, settings.activation_checkpointing));
     item("logits", 4 * (LOGIT_CHUNK / vocab.max(1)).clamp(1, pass_labels.max(1)) * vocab);
-    item("program", inputs.program_bytes);
+    item("program and rows", inputs.program_bytes);
     Plan {
         memory,
         parameters: model.count() as u64,

@@ -36,7 +36,7 @@ pub struct Inputs {
     pub parents: Vec<Parent>,
     /// Content of the base.
     pub base_id: ContentId,
-    /// Resident memory before the model was loaded.
+    /// Resident memory before the model was loaded: program, tokenizer, rows.
     pub resident_before: Option<u64>,
 }
 
@@ -124,7 +124,6 @@ pub fn rows_id(sides: [&[Row]; 2]) -> ContentId {
 /// # Errors
 /// Any fault of base, data, template or ledger, before a single step is computed.
 pub fn prepare(run: &ResolvedRun, observer: &mut dyn Observer) -> Result<Inputs, TrainError> {
-    let resident_before = memory::resident_bytes();
     observer.on(&Event::Phase { name: "hash" });
     let base_id = base_id(&run.model.path)?;
     observer.on(&Event::Phase { name: "data" });
@@ -133,6 +132,7 @@ pub fn prepare(run: &ResolvedRun, observer: &mut dyn Observer) -> Result<Inputs,
         vec![Parent { role: "base".into(), path: run.model.path.to_string_lossy().into_owned(), id: base_id }];
     let (rows, eval_rows, ledger) = load_rows(run, &config, &mut parents, observer)?;
     observer.on(&Event::Phase { name: "load" });
+    let resident_before = memory::resident_bytes();
     let mut model = load_base(run)?;
     for row in rows.iter().chain(&eval_rows) {
         model.check_ids(&row.ids)?;

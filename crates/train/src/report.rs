@@ -173,21 +173,34 @@ fn head(f: &Facts) -> String {
     out
 }
 
+/// Steps beyond which the loss is drawn smoothed over its raw course.
+const SMOOTH_FROM: usize = 40;
+
 fn course(f: &Facts) -> String {
     let t = &f.t;
-    let train = Series { name: t.train_loss, class: "a", points: points(&f.metrics, "loss"), dots: false };
-    let eval = Series { name: t.eval_loss, class: "b", points: points(&f.metrics, "eval_loss"), dots: true };
-    let both = if eval.points.is_empty() { vec![train] } else { vec![train, eval] };
+    let raw = points(&f.metrics, "loss");
+    let mut losses = Vec::new();
+    if raw.len() > SMOOTH_FROM {
+        losses.push(Series { name: t.train_loss, class: "a", points: plot::smooth(&raw), dots: false });
+        losses.insert(0, Series { name: "", class: "a faint", points: raw, dots: false });
+    } else {
+        losses.push(Series { name: t.train_loss, class: "a", points: raw, dots: false });
+    }
+    let eval = points(&f.metrics, "eval_loss");
+    if !eval.is_empty() {
+        losses.push(Series { name: t.eval_loss, class: "b", points: eval, dots: true });
+    }
     let one = |title: &str, lines_of: &[Map<String, Value>], key: &str, scale: f64| {
         let points = points(lines_of, key).into_iter().map(|(x, y)| (x, y * scale)).collect();
         lines(title, t.step, &[Series { name: title, class: "a", points, dots: false }])
     };
     let mut plots = vec![
-        lines(t.loss, t.step, &both),
+        lines(t.loss, t.step, &losses),
         one(t.learning_rate, &f.metrics, "learning_rate", 1.0),
         one(t.grad_norm, &f.metrics, "grad_norm", 1.0),
         one(t.tokens_per_s, &f.timing, "tokens_per_s", 1.0),
         one(t.resident, &f.timing, "resident_bytes", 1.0 / 1_048_576.0),
+        one(t.imbalance, &f.metrics, "expert_imbalance", 1.0),
     ];
     for key in other_metrics(&f.metrics) {
         let series = Series { name: &key, class: "b", points: points(&f.metrics, &key), dots: true };
@@ -311,22 +324,16 @@ fn data(f: &Facts) -> String {
         if side.examples_read == 0 {
             continue;
         }
-        for (what, reason, examples, token_rows, tokens) in side.lines() {
-            let what = match what {
+        for line in side.lines() {
+            let account = match line.account {
                 "in" => t.incoming,
                 "labelled" => t.used,
                 "masked" => t.masked,
                 "cut" => t.cut,
                 _ => t.dropped,
             };
-            rows.push(vec![
-                name.to_owned(),
-                what.to_owned(),
-                escape(&reason),
-                cell(examples),
-                cell(token_rows),
-                cell(tokens),
-            ]);
+            let (examples, token_rows, tokens) = (cell(line.examples), cell(line.rows), cell(line.tokens));
+            rows.push(vec![name.to_owned(), account.to_owned(), escape(&line.reason), examples, token_rows, tokens]);
         }
         notes.push(format!(
             "{name}: {} {:.2} % · {} {:.1} % · {} {:.1} %",
@@ -377,16 +384,32 @@ fn planned(f: &Facts) -> String {
     )
 }
 
+/// What was chosen for this run stands open; what follows from defaults and the base folds.
 fn config(f: &Facts) -> String {
     let t = &f.t;
-    let rows: Vec<Vec<String>> = f
-        .config
-        .iter()
-        .map(|(name, value, source)| {
-            vec![format!("<code>{}</code>", escape(name)), format!("<code>{}</code>", escape(value)), escape(source)]
-        })
-        .collect();
-    table(&[t.key, t.value, t.source], &rows)
+    let rows = |chosen: bool| -> Vec<Vec<String>> {
+        let is_chosen = |source: &str| source.starts_with("run file") || source == "--set";
+        f.config
+            .iter()
+            .filter(|(_, _, source)| is_chosen(source) == chosen)
+            .map(|(name, value, source)| {
+                vec![
+                    format!("<code>{}</code>", escape(name)),
+                    format!("<code>{}</code>", escape(value)),
+                    escape(source),
+                ]
+            })
+            .collect()
+    };
+    let heads = [t.key, t.value, t.source];
+    let (chosen, rest) = (rows(true), rows(false));
+    format!(
+        "{}<details><summary>{} ({})</summary>{}</details>",
+        table(&heads, &chosen),
+        t.defaults,
+        rest.len(),
+        table(&heads, &rest)
+    )
 }
 
 fn lineage(f: &Facts) -> String {

@@ -171,9 +171,9 @@ pub fn train(
     let evaluates = evaluator.is_some() || !inputs.eval_rows.is_empty();
     let mut session = Session::open(run, inputs, evaluates, observer)?;
     if session.resumed_from.is_none()
-        && let Some((metrics, _)) = session.evaluate(&mut evaluator, observer)?
+        && let Some(baseline) = session.evaluate(&mut evaluator, observer)?
     {
-        session.record(None, Some(&metrics), observer)?;
+        session.record(None, Some(&baseline.metrics), observer)?;
     }
     while !session.state.finished {
         if stop.load(Ordering::SeqCst) {
@@ -181,8 +181,8 @@ pub fn train(
         }
         let (report, rate) = session.step(observer)?;
         let measured = if session.eval_due() { session.evaluate(&mut evaluator, observer)? } else { None };
-        let best = measured.as_ref().is_some_and(|m| m.1);
-        session.record(Some((&report, rate)), measured.as_ref().map(|m| &m.0), observer)?;
+        let best = measured.as_ref().is_some_and(|m| m.best);
+        session.record(Some((&report, rate)), measured.as_ref().map(|m| &m.metrics), observer)?;
         if session.checkpoint_due() || best {
             session.checkpoint(observer)?;
         }

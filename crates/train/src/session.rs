@@ -30,6 +30,14 @@ use crate::{TrainError, memory};
 /// Steps over which the time to go is estimated.
 const PACE_STEPS: usize = 20;
 
+/// What an evaluation measured.
+pub(crate) struct Evaluation {
+    /// Values by name, each beginning with `eval_`.
+    pub metrics: BTreeMap<String, f64>,
+    /// Better than all before.
+    pub best: bool,
+}
+
 /// A run in progress.
 pub(crate) struct Session<'a> {
     pub run: &'a ResolvedRun,
@@ -269,21 +277,20 @@ impl<'a> Session<'a> {
 
     /// Whether an evaluation is due after the present step.
     pub fn eval_due(&self) -> bool {
-        self.state.finished || self.state.step % self.eval_every == 0
+        self.state.finished || self.state.step.is_multiple_of(self.eval_every)
     }
 
     /// Whether a checkpoint is due after the present step.
     pub fn checkpoint_due(&self) -> bool {
-        self.state.finished || self.state.step % self.checkpoint_every == 0
+        self.state.finished || self.state.step.is_multiple_of(self.checkpoint_every)
     }
 
-    /// Loss on the evaluation rows, and what the caller measures. Records the best; says whether
-    /// this is it. `None` when there is nothing to evaluate.
+    /// Loss on the evaluation rows, and what the caller measures. Records the best. `None` when there is nothing to evaluate.
     pub fn evaluate(
         &mut self,
         evaluator: &mut Option<&mut dyn Evaluator>,
         observer: &mut dyn Observer,
-    ) -> Result<Option<(BTreeMap<String, f64>, bool)>, TrainError> {
+    ) -> Result<Option<Evaluation>, TrainError> {
         if self.inputs.eval_rows.is_empty() && evaluator.is_none() {
             return Ok(None);
         }
@@ -329,7 +336,7 @@ impl<'a> Session<'a> {
             }
         }
         observer.on(&Event::Eval { step, metrics: metrics.clone(), best });
-        Ok(Some((metrics, best)))
+        Ok(Some(Evaluation { metrics, best }))
     }
 
     fn better(&self, value: f64, than: f64) -> bool {

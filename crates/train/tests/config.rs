@@ -119,3 +119,26 @@ fn every_recipe_resolves() {
     }
     assert_eq!(seen, 4);
 }
+
+/// The expression of the V2-Lite recipe reaches attention, dense and shared experts, not the routed ones.
+#[test]
+fn the_v2_lite_recipe_reaches_what_it_says() {
+    let dir = root("../shared/fixtures/deepseek_v2_lite");
+    if !dir.exists() {
+        println!("skipped: ../shared/fixtures/deepseek_v2_lite is absent");
+        return;
+    }
+    let text = std::fs::read_to_string(root("recipes/v2-lite.toml")).unwrap();
+    let run = RunConfig::parse("v2-lite.toml", &text, &["adapter.rank=2".into()]).unwrap().resolve(BASE).unwrap();
+    let (config, _) = loar_formats::config::ModelConfig::read(&dir).unwrap();
+    let mut model = loar_model::Model::random(config, 1, &loar_model::LoadOptions::default()).unwrap();
+    loar_train::attach(&mut model, &run).unwrap();
+    for row in model.coverage().rows {
+        let reached = row.modules_adapted == row.modules;
+        match row.component.as_str() {
+            "mla q" | "mla kv" | "attention o" | "dense" | "shared" => assert!(reached, "{}", row.component),
+            "routed" | "router" | "head" => assert_eq!(row.modules_adapted, 0, "{}", row.component),
+            _ => {}
+        }
+    }
+}

@@ -42,7 +42,8 @@ fn a_damaged_newest_checkpoint_falls_back_and_ends_with_the_same_bytes() {
     let set = ["checkpoint.every_steps=1", "eval.every_steps=3"];
     let straight = bench.run("straight", &set);
     go(&straight).0.unwrap();
-    let cases: [(&str, fn(&mut Vec<u8>)); 3] = [
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(&str, Damage); 3] = [
         ("torn", |b| b.truncate(b.len() / 2)),
         ("flipped", |b| {
             let at = b.len() / 2;
@@ -144,6 +145,31 @@ fn a_loss_that_is_not_finite_stops_with_rows_and_the_last_good_checkpoint() {
     assert!(!rows.is_empty() && rows.iter().all(|r| r.contains("train.jsonl:")), "{error}");
     assert_eq!(checkpoint.as_deref(), Some(&*run.output.dir.join(format!("checkpoints/{:06}", step - 1))));
     assert!(error.to_string().contains("the last good checkpoint is `"), "{error}");
+}
+
+#[test]
+fn an_adapter_that_nothing_reaches_stops_after_the_first_step() {
+    let bench = Bench::new();
+    let run = bench.run("dead", &[]);
+    let mut inputs = loar_train::prepare(&run, &mut |_: &Event| {}).unwrap();
+    let ids: Vec<_> = inputs.model.params.iter().map(|(id, _)| id).collect();
+    for id in ids {
+        inputs.model.params.get_mut(id).value.data.fill(0.0); // with A and B both zero neither ever moves
+    }
+    Folder::new(&run.output.dir).begin(&run).unwrap();
+    let error = loar_train::train(&run, inputs, None, &mut |_: &Event| {}, &AtomicBool::new(false)).unwrap_err();
+    let TrainError::NoGradient { components, .. } = &error else { panic!("{error}") };
+    assert!(components.len() > 3, "{error}");
+    assert!(error.to_string().contains("no gradient reached `"), "{error}");
+}
+
+#[test]
+fn a_target_that_does_not_exist_is_an_error_before_anything_is_written() {
+    let bench = Bench::new();
+    let run = bench.run("typo", &["adapter.targets=[\"k_proj\"]"]);
+    let message = go(&run).0.unwrap_err().to_string();
+    assert!(message.contains("k_proj"), "{message}");
+    assert!(!run.output.dir.exists());
 }
 
 /// Gives a score by step.

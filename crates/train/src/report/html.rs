@@ -24,7 +24,7 @@ pub(super) fn group(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);
@@ -87,10 +87,10 @@ h2{font-size:18px;margin:48px 0 12px;font-weight:600}
 p{margin:0 0 12px;max-width:70ch}
 .sub,.note{color:var(--soft)}
 .note{font-size:13px;margin-top:8px}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px;margin:24px 0 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(148px,1fr));gap:12px;margin:24px 0 0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px}
 .card span,.card i{display:block;font-size:12.5px;color:var(--soft);font-style:normal}
-.card b{display:block;font-size:21px;font-weight:600;line-height:1.35}
+.card b{display:block;font-size:20px;font-weight:600;line-height:1.35}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr));gap:16px}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 12px 4px}
 figcaption{font-size:13px;font-weight:600;margin:0 4px 4px;display:flex;justify-content:space-between;gap:8px;flex-wrap:wrap}
@@ -102,7 +102,7 @@ svg{display:block;width:100%;height:auto}
 svg text{font-size:11px;fill:var(--soft)}
 .grid{stroke:var(--line);stroke-width:1}
 .line{fill:none;stroke:var(--a);stroke-width:1.75;stroke-linejoin:round;stroke-linecap:round}
-.line.b{stroke:var(--b)}
+.line.b{stroke:var(--b)}.line.faint{opacity:.35;stroke-width:1.25}
 .dot{fill:var(--a)}.dot.b{fill:var(--b)}
 .heat rect{fill:var(--a)}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:8px;background:var(--card)}
@@ -113,8 +113,8 @@ th{font-weight:600;color:var(--soft);font-size:12.5px;white-space:nowrap}
 .n{text-align:right;white-space:nowrap}
 code{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 .bar{display:inline-block;height:8px;border-radius:2px;background:var(--a);vertical-align:middle;min-width:1px}
-.strong td{font-weight:600}
-@media print{main{max-width:none;padding:0}figure,.scroll,.card{break-inside:avoid}}
+details{margin-top:12px}summary{cursor:pointer;color:var(--soft);font-size:13.5px;margin-bottom:8px}
+@media print{details:not([open])>*{display:block}main{max-width:none;padding:0}figure,.scroll,.card{break-inside:avoid}}
 ";
 
 #[cfg(test)]

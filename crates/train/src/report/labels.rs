@@ -48,8 +48,9 @@ labels! {
     grad_norm: "gradient norm", "梯度范数";
     tokens_per_s: "tokens per second", "每秒词元数";
     resident: "resident memory (MiB)", "驻留内存 (MiB)";
+    imbalance: "busiest expert / mean", "最忙专家 / 平均";
     expert_load: "Expert load", "专家负载";
-    expert_note: "Share of routed tokens per expert and layer over the whole run; the darker, the more. Uniform is", "整个训练中每层各专家分到的词元比例, 颜色越深越多. 均匀分布为";
+    expert_note: "Share of routed tokens per expert and layer over the whole run; the stronger the colour, the more. Uniform is", "整个训练中每层各专家分到的词元比例, 颜色越深越多. 均匀分布为";
     layer: "layer", "层";
     trained: "What was trained", "训练对象";
     component: "component", "部件";
@@ -83,6 +84,7 @@ labels! {
     quantity: "quantity", "项目";
     memory_parts: "Memory as planned, by component", "计划内存构成";
     config: "Configuration", "配置";
+    defaults: "values by default", "默认值";
     key: "key", "键";
     value: "value", "值";
     source: "source", "来源";

@@ -36,6 +36,20 @@ pub(super) fn thin(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
         .collect()
 }
 
+/// Exponential mean over about a twentieth of the points, without the bias of its start.
+pub(super) fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let keep = 1.0 - 1.0 / (points.len() as f64 / 20.0).max(2.0);
+    let (mut mean, mut weight) = (0.0, 0.0);
+    points
+        .iter()
+        .map(|(x, y)| {
+            mean = keep * mean + (1.0 - keep) * y;
+            weight = keep * weight + (1.0 - keep);
+            (*x, mean / weight)
+        })
+        .collect()
+}
+
 /// A round distance that divides `span` into about four.
 fn tick(span: f64) -> f64 {
     let raw = span / 4.0;
@@ -159,11 +173,12 @@ pub(super) fn lines(title: &str, x_name: &str, series: &[Series<'_>]) -> String 
 }
 
 fn legend(series: &[Series<'_>]) -> String {
+    let named = series.iter().filter(|s| !s.name.is_empty());
     if series.len() < 2 {
         return String::new();
     }
     let entry = |s: &Series<'_>| format!("<span class=\"key {}\">{}</span>", s.class, escape(s.name));
-    format!("<span class=\"legend\">{}</span>", series.iter().map(entry).collect::<String>())
+    format!("<span class=\"legend\">{}</span>", named.map(entry).collect::<String>())
 }
 
 /// A heat map: one row of cells a layer. `rows` are (label, values); the darkest cell is the
@@ -249,6 +264,15 @@ mod tests {
             assert!(svg.contains("&lt;t&gt;") && !svg.contains("NaN") && !svg.contains("inf"));
             assert!(svg.len() < 60_000);
         }
+    }
+
+    #[test]
+    fn smoothing_starts_at_the_first_value_and_follows() {
+        let constant: Vec<(f64, f64)> = (0..200).map(|i| (f64::from(i), 3.0)).collect();
+        assert!(smooth(&constant).iter().all(|p| (p.1 - 3.0).abs() < 1e-12));
+        let step: Vec<(f64, f64)> = (0..200).map(|i| (f64::from(i), if i < 100 { 0.0 } else { 1.0 })).collect();
+        let smoothed = smooth(&step);
+        assert!(smoothed[99].1 == 0.0 && smoothed[105].1 < 0.6 && smoothed[199].1 > 0.99);
     }
 
     #[test]
