@@ -96,23 +96,47 @@ fn samples_differ_and_greedy_ones_do_not() {
     assert!(greedy[0] == greedy[1] && greedy[1] == greedy[2]);
 }
 
+/// The r1 template opens the chain of thought; a random model closes it at some seeds and not at others.
 #[test]
 fn reasoning_is_told_apart() {
     let dir = model();
-    // the r1 template opens the chain of thought, and a random model does not close it
-    let go = |show: &str, json: bool| {
-        let mut args = vec!["generate", path(dir.path()), "--prompt", "why?", "--show", show, "--max-new-tokens", "12"];
-        args.extend(json.then_some("--json"));
-        run(args)
+    let ended = |text: &str| match text.is_empty() || text.ends_with('\n') {
+        true => text.to_owned(),
+        false => format!("{text}\n"),
     };
-    let answer = &lines(&go("both", true).stdout)[0];
-    let reasoning = answer["reasoning"].as_str().unwrap();
-    assert_eq!(answer["reasoning_truncated"], true);
-    assert_eq!(answer["answer"], "");
-    assert!(text(&go("both", false).stdout).starts_with(&format!("<think>\n{reasoning}")));
-    assert_eq!(text(&go("answer", false).stdout), "");
-    assert_eq!(text(&go("reasoning", false).stdout).trim_end_matches('\n'), reasoning.trim_end_matches('\n'));
-    assert!(text(&go("both", false).stderr).contains("cut after 12 tokens"));
+    let (mut closed, mut cut) = (0, 0);
+    for seed in 0..12 {
+        let seed = seed.to_string();
+        let go = |more: &[&str]| {
+            let args = [
+                "generate",
+                path(dir.path()),
+                "--prompt",
+                "why?",
+                "--max-new-tokens",
+                "30",
+                "--temperature",
+                "1.5",
+                "--seed",
+                &seed,
+            ];
+            run(args.iter().chain(more).copied())
+        };
+        let found = &lines(&go(&["--json"]).stdout)[0];
+        let (reasoning, answer) = (found["reasoning"].as_str().unwrap_or(""), found["answer"].as_str().unwrap());
+        closed += usize::from(!answer.is_empty());
+        cut += usize::from(found["reasoning_truncated"] == true);
+        let thought = match reasoning.is_empty() {
+            true => String::new(),
+            false => format!("<think>\n{}</think>\n", ended(reasoning)),
+        };
+        assert_eq!(text(&go(&["--show", "both"]).stdout), thought + &ended(answer), "seed {seed}: {found}");
+        assert_eq!(text(&go(&["--show", "answer"]).stdout), ended(answer), "seed {seed}");
+        assert_eq!(text(&go(&["--show", "reasoning"]).stdout), ended(reasoning), "seed {seed}");
+        let told = text(&go(&[]).stderr).contains("cut after 30 tokens");
+        assert_eq!(told, found["finish_reason"] == "length", "seed {seed}");
+    }
+    assert!(closed > 0 && cut > 0, "{closed} closed, {cut} cut: the seeds must show both");
     let off =
         run(["generate", path(dir.path()), "--prompt", "why?", "--thinking", "off", "--json", "--max-new-tokens", "5"]);
     assert_eq!(lines(&off.stdout)[0]["reasoning_truncated"], false);
@@ -138,7 +162,7 @@ fn bad_prompts_and_settings_are_named_all_at_once() {
     assert_eq!(out.status.code(), Some(2));
     let stderr = text(&out.stderr);
     assert!(stderr.contains("standard input:1") && stderr.contains("standard input:3"), "{stderr}");
-    let (_, stderr) = expect(2, ["generate", path(dir.path()), "--prompt", "x", "--top-p", "2", "--min-p", "-1"]);
+    let (_, stderr) = expect(2, ["generate", path(dir.path()), "--prompt", "x", "--top-p", "2", "--min-p=-1"]);
     assert!(stderr.contains("top_p `2`") && stderr.contains("min_p `-1`"), "{stderr}");
     std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     expect(2, ["generate", path(dir.path()), "--prompt", "x"]);

@@ -113,13 +113,7 @@ struct Active<'a> {
 impl<'a> Generator<'a> {
     /// `end_ids` end a sequence: the end tokens of the checkpoint and of its template.
     pub fn new(model: &'a Model, tokenizer: &'a Tokenizer, end_ids: impl Into<Vec<u32>>) -> Self {
-        Self {
-            model,
-            tokenizer,
-            end_ids: end_ids.into(),
-            max_batch: MAX_BATCH,
-            cancel: None,
-        }
+        Self { model, tokenizer, end_ids: end_ids.into(), max_batch: MAX_BATCH, cancel: None }
     }
 
     /// Sequences stepped together; changes time and memory, never the result.
@@ -169,8 +163,7 @@ impl<'a> Generator<'a> {
             }
             active.retain_mut(|a| {
                 if a.finished {
-                    done[a.request] =
-                        Some(std::mem::replace(&mut a.done, nothing(FinishReason::Stop)));
+                    done[a.request] = Some(std::mem::replace(&mut a.done, nothing(FinishReason::Stop)));
                 }
                 !a.finished
             });
@@ -187,25 +180,15 @@ impl<'a> Generator<'a> {
             }
             self.step(&mut active, &mut on_token)?;
         }
-        Ok(done
-            .into_iter()
-            .map(|c| c.unwrap_or_else(|| nothing(FinishReason::Cancelled)))
-            .collect())
+        Ok(done.into_iter().map(|c| c.unwrap_or_else(|| nothing(FinishReason::Cancelled))).collect())
     }
 
     /// One step of the whole batch: the next piece of its prompt for a sequence still being fed, the
     /// last chosen token for the others.
-    fn step(
-        &self,
-        active: &mut [Active<'_>],
-        on_token: &mut impl FnMut(&TokenEvent<'_>),
-    ) -> Result<(), DecodeError> {
+    fn step(&self, active: &mut [Active<'_>], on_token: &mut impl FnMut(&TokenEvent<'_>)) -> Result<(), DecodeError> {
         let pieces: Vec<Vec<u32>> = active.iter_mut().map(Active::next_piece).collect();
-        let mut sequences: Vec<(&[u32], &mut KvCache)> = pieces
-            .iter()
-            .zip(active.iter_mut())
-            .map(|(piece, a)| (piece.as_slice(), &mut a.cache))
-            .collect();
+        let mut sequences: Vec<(&[u32], &mut KvCache)> =
+            pieces.iter().zip(active.iter_mut()).map(|(piece, a)| (piece.as_slice(), &mut a.cache)).collect();
         let logits = self.model.step(&mut sequences);
         drop(sequences);
         for (row, a) in active.iter_mut().enumerate() {
@@ -243,9 +226,7 @@ impl<'a> Generator<'a> {
         let (vocab, longest) = (self.model.config.vocab_size, self.longest());
         for (i, r) in requests.iter().enumerate() {
             if r.prompt_ids.is_empty() {
-                faults.push(format!(
-                    "request {i} has an empty prompt; give at least one token"
-                ));
+                faults.push(format!("request {i} has an empty prompt; give at least one token"));
             }
             if r.prompt_ids.len() > longest {
                 faults.push(format!(
@@ -258,29 +239,15 @@ impl<'a> Generator<'a> {
                     "request {i} has token id `{id}`; the vocabulary has {vocab} entries, so the tokenizer does not belong to this model"
                 ));
             }
-            faults.extend(
-                r.sampling
-                    .faults()
-                    .into_iter()
-                    .map(|f| format!("request {i}: {f}")),
-            );
+            faults.extend(r.sampling.faults().into_iter().map(|f| format!("request {i}: {f}")));
         }
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Requests(Faults(faults)))
-        }
+        if faults.is_empty() { Ok(()) } else { Err(DecodeError::Requests(Faults(faults))) }
     }
 }
 
 /// A completion without a token.
 fn nothing(finish_reason: FinishReason) -> Completion {
-    Completion {
-        ids: Vec::new(),
-        text: String::new(),
-        finish_reason,
-        logprobs: Vec::new(),
-    }
+    Completion { ids: Vec::new(), text: String::new(), finish_reason, logprobs: Vec::new() }
 }
 
 impl Active<'_> {
@@ -303,15 +270,12 @@ impl Active<'_> {
         on_token: &mut impl FnMut(&TokenEvent<'_>),
     ) -> Result<(), DecodeError> {
         let position = self.prompt.len() + self.done.ids.len();
-        let choice =
-            self.sampler
-                .choose(logits, position)
-                .map_err(|token| DecodeError::NonFinite {
-                    request: self.request,
-                    position,
-                    token,
-                    value: logits[token],
-                })?;
+        let choice = self.sampler.choose(logits, position).map_err(|token| DecodeError::NonFinite {
+            request: self.request,
+            position,
+            token,
+            value: logits[token],
+        })?;
         self.done.ids.push(choice.id);
         self.done.logprobs.push(choice.logprob);
         let before = self.done.text.len();

@@ -39,15 +39,7 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            seed: 0,
-            max_new_tokens: 512,
-            stop: Vec::new(),
-        }
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, max_new_tokens: 512, stop: Vec::new() }
     }
 }
 
@@ -55,9 +47,7 @@ impl Sampling {
     /// The checkpoint's own defaults: its temperature and filters unless it says
     /// `do_sample: false`; greedy when it names no temperature and does not ask to sample.
     pub fn of_checkpoint(config: &GenerationConfig) -> Self {
-        let samples = config
-            .do_sample
-            .unwrap_or(config.temperature.is_some() || config.top_p.is_some());
+        let samples = config.do_sample.unwrap_or(config.temperature.is_some() || config.top_p.is_some());
         if !samples {
             return Self::default();
         }
@@ -74,22 +64,13 @@ impl Sampling {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            faults.push(format!(
-                "temperature `{}` must be 0 (greedy) or above",
-                self.temperature
-            ));
+            faults.push(format!("temperature `{}` must be 0 (greedy) or above", self.temperature));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            faults.push(format!(
-                "top_p `{}` must lie above 0 and at most at 1 (1: off)",
-                self.top_p
-            ));
+            faults.push(format!("top_p `{}` must lie above 0 and at most at 1 (1: off)", self.top_p));
         }
         if !(0.0..=1.0).contains(&self.min_p) {
-            faults.push(format!(
-                "min_p `{}` must lie between 0 and 1 (0: off)",
-                self.min_p
-            ));
+            faults.push(format!("min_p `{}` must lie between 0 and 1 (0: off)", self.min_p));
         }
         if self.stop.iter().any(String::is_empty) {
             faults.push("an empty stop text would end every answer at once; leave it out".into());
@@ -149,10 +130,7 @@ impl Sampler {
     /// minus infinity. An empty row is a bug of the caller and panics.
     pub fn choose(&self, logits: &[f32], position: usize) -> Result<Choice, usize> {
         assert!(!logits.is_empty(), "a row of logits is empty");
-        if let Some(bad) = logits
-            .iter()
-            .position(|l| l.is_nan() || *l == f32::INFINITY)
-        {
+        if let Some(bad) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
             return Err(bad);
         }
         let best = argmax(logits);
@@ -182,10 +160,7 @@ impl Sampler {
     fn candidates(&self, logits: &[f32], max: f64) -> Vec<Candidate> {
         let mut kept: Vec<Candidate> = (0u32..)
             .zip(logits)
-            .map(|(id, l)| Candidate {
-                id,
-                weight: ((f64::from(*l) - max) / self.temperature).exp(),
-            })
+            .map(|(id, l)| Candidate { id, weight: ((f64::from(*l) - max) / self.temperature).exp() })
             .collect();
         if self.top_k > 0 && self.top_k < kept.len() {
             kept.select_nth_unstable_by(self.top_k - 1, best_first);
@@ -251,10 +226,7 @@ fn draw(kept: &[Candidate], uniform: f64) -> u32 {
         }
     }
     // Only rounding of the sum leads here: the last candidate with any weight.
-    kept.iter()
-        .rev()
-        .find(|c| c.weight > 0.0)
-        .map_or(0, |c| c.id)
+    kept.iter().rev().find(|c| c.weight > 0.0).map_or(0, |c| c.id)
 }
 
 #[cfg(test)]
@@ -271,10 +243,7 @@ mod tests {
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
         let p = |keep: &[usize]| -> Vec<f64> {
-            let w: Vec<f64> = keep
-                .iter()
-                .map(|i| (f64::from(logits[*i]) / s.temperature).exp())
-                .collect();
+            let w: Vec<f64> = keep.iter().map(|i| (f64::from(logits[*i]) / s.temperature).exp()).collect();
             let z: f64 = w.iter().sum();
             w.iter().map(|w| w / z).collect()
         };
@@ -289,12 +258,8 @@ mod tests {
         });
         keep.truncate(cut.map_or(keep.len(), |c| c + 1));
         let q = p(&keep);
-        let keep: Vec<usize> = keep
-            .iter()
-            .zip(&q)
-            .filter(|(_, q)| **q >= s.min_p * q_max(&p(&keep)))
-            .map(|(i, _)| *i)
-            .collect();
+        let keep: Vec<usize> =
+            keep.iter().zip(&q).filter(|(_, q)| **q >= s.min_p * q_max(&p(&keep))).map(|(i, _)| *i).collect();
         let mut out = vec![0.0; logits.len()];
         for (i, q) in keep.iter().zip(p(&keep)) {
             out[*i] = q;
@@ -318,14 +283,7 @@ mod tests {
             (0.9, 12, 0.7, 0.05),
         ];
         for (temperature, top_k, top_p, min_p) in cases {
-            let s = Sampling {
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                seed: 11,
-                ..Sampling::default()
-            };
+            let s = Sampling { temperature, top_k, top_p, min_p, seed: 11, ..Sampling::default() };
             let want = exact(&l, &s);
             let sampler = Sampler::new(&s, 0);
             let n = 40_000;
@@ -345,10 +303,7 @@ mod tests {
                     df += 1.0;
                 }
             }
-            assert!(
-                chi2 < df + 5.0 * (2.0f64 * df).sqrt() + 1.0,
-                "{s:?}: chi2 {chi2} of {df}"
-            );
+            assert!(chi2 < df + 5.0 * (2.0f64 * df).sqrt() + 1.0, "{s:?}: chi2 {chi2} of {df}");
         }
     }
 
@@ -357,18 +312,10 @@ mod tests {
         // flat logits force the head to grow past its first size
         let l: Vec<f32> = logits(5000, 9).iter().map(|x| x * 0.05).collect();
         for top_p in [0.01, 0.3, 0.9, 0.999] {
-            let s = Sampling {
-                temperature: 1.0,
-                top_p,
-                ..Sampling::default()
-            };
+            let s = Sampling { temperature: 1.0, top_p, ..Sampling::default() };
             let kept = Sampler::new(&s, 0).candidates(&l, f64::from(l[argmax(&l)]));
             let want = exact(&l, &s).iter().filter(|p| **p > 0.0).count();
-            assert!(
-                kept.len().abs_diff(want) <= 1,
-                "{top_p}: {} of {want}",
-                kept.len()
-            );
+            assert!(kept.len().abs_diff(want) <= 1, "{top_p}: {} of {want}", kept.len());
             assert!(kept.windows(2).all(|w| best_first(&w[0], &w[1]).is_lt()));
         }
     }
@@ -378,11 +325,7 @@ mod tests {
         let l = [0.5, 2.0, 2.0, -1.0];
         let greedy = Sampler::new(&Sampling::default(), 0);
         assert_eq!(greedy.choose(&l, 0).unwrap().id, 1);
-        let s = Sampling {
-            temperature: 1.0,
-            top_k: 1,
-            ..Sampling::default()
-        };
+        let s = Sampling { temperature: 1.0, top_k: 1, ..Sampling::default() };
         for position in 0..100 {
             assert_eq!(Sampler::new(&s, 7).choose(&l, position).unwrap().id, 1);
         }
@@ -391,19 +334,12 @@ mod tests {
     #[test]
     fn a_draw_depends_on_seed_request_and_position_only() {
         let l = logits(1000, 4);
-        let s = |seed| Sampling {
-            temperature: 1.0,
-            seed,
-            ..Sampling::default()
-        };
+        let s = |seed| Sampling { temperature: 1.0, seed, ..Sampling::default() };
         let run = |seed, request| -> Vec<u32> {
             let sampler = Sampler::new(&s(seed), request);
             (0..50).map(|p| sampler.choose(&l, p).unwrap().id).collect()
         };
-        let backwards: Vec<u32> = (0..50)
-            .rev()
-            .map(|p| Sampler::new(&s(1), 0).choose(&l, p).unwrap().id)
-            .collect();
+        let backwards: Vec<u32> = (0..50).rev().map(|p| Sampler::new(&s(1), 0).choose(&l, p).unwrap().id).collect();
         let mut forwards = run(1, 0);
         assert_ne!(forwards, run(2, 0));
         assert_ne!(forwards, run(1, 1));
@@ -415,11 +351,7 @@ mod tests {
     fn logprob_is_of_the_unmodified_distribution() {
         let l = logits(30, 5);
         let z: f64 = l.iter().map(|x| f64::from(*x).exp()).sum();
-        let s = Sampling {
-            temperature: 0.3,
-            top_k: 3,
-            ..Sampling::default()
-        };
+        let s = Sampling { temperature: 0.3, top_k: 3, ..Sampling::default() };
         let c = Sampler::new(&s, 0).choose(&l, 0).unwrap();
         let want = (f64::from(l[c.id as usize]).exp() / z).ln();
         assert!((f64::from(c.logprob) - want).abs() < 1e-6);
@@ -432,13 +364,8 @@ mod tests {
         assert_eq!(sampler.choose(&[f32::INFINITY, 0.0], 0), Err(0));
         assert_eq!(sampler.choose(&[f32::NEG_INFINITY; 2], 0), Err(0));
         assert_eq!(sampler.choose(&[f32::NEG_INFINITY, -3.0], 0).unwrap().id, 1);
-        let bad = Sampling {
-            temperature: -1.0,
-            top_p: 0.0,
-            min_p: 2.0,
-            stop: vec![String::new()],
-            ..Sampling::default()
-        };
+        let bad =
+            Sampling { temperature: -1.0, top_p: 0.0, min_p: 2.0, stop: vec![String::new()], ..Sampling::default() };
         assert_eq!(bad.faults().len(), 4);
         assert!(Sampling::default().faults().is_empty());
     }
@@ -453,14 +380,8 @@ mod tests {
         };
         let s = Sampling::of_checkpoint(&c);
         assert_eq!((s.temperature, s.top_p), (0.6, 0.95));
-        let greedy = GenerationConfig {
-            do_sample: Some(false),
-            ..c
-        };
+        let greedy = GenerationConfig { do_sample: Some(false), ..c };
         assert_eq!(Sampling::of_checkpoint(&greedy), Sampling::default());
-        assert_eq!(
-            Sampling::of_checkpoint(&GenerationConfig::default()),
-            Sampling::default()
-        );
+        assert_eq!(Sampling::of_checkpoint(&GenerationConfig::default()), Sampling::default());
     }
 }

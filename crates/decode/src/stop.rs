@@ -23,42 +23,24 @@ pub struct StopScanner {
 impl StopScanner {
     /// `stops` must not hold an empty text.
     pub fn new(stops: &[String]) -> Self {
-        Self {
-            stops: stops.iter().filter(|s| !s.is_empty()).cloned().collect(),
-            held: String::new(),
-        }
+        Self { stops: stops.iter().filter(|s| !s.is_empty()).cloned().collect(), held: String::new() }
     }
 
     /// Feeds the next piece. The earliest stop text wins; of those that begin at the same place it
     /// does not matter which.
     pub fn push(&mut self, piece: &str) -> StopScan {
         self.held.push_str(piece);
-        let found = self
-            .stops
-            .iter()
-            .filter_map(|s| self.held.find(s.as_str()))
-            .min();
+        let found = self.stops.iter().filter_map(|s| self.held.find(s.as_str())).min();
         if let Some(at) = found {
             // A longer stop text that begins earlier may still be incomplete; the text ends at the
             // one that is complete first, so that no answer waits for text that may never come.
             let mut text = std::mem::take(&mut self.held);
             text.truncate(at);
-            return StopScan {
-                text,
-                stopped: true,
-            };
+            return StopScan { text, stopped: true };
         }
-        let keep = self
-            .stops
-            .iter()
-            .map(|s| overlap(&self.held, s))
-            .max()
-            .unwrap_or(0);
+        let keep = self.stops.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
         let tail = self.held.split_off(self.held.len() - keep);
-        StopScan {
-            text: std::mem::replace(&mut self.held, tail),
-            stopped: false,
-        }
+        StopScan { text: std::mem::replace(&mut self.held, tail), stopped: false }
     }
 
     /// The text held back, now that nothing follows.
@@ -72,11 +54,7 @@ fn overlap(text: &str, stop: &str) -> usize {
     let longest = text.len().min(stop.len().saturating_sub(1));
     (1..=longest)
         .rev()
-        .find(|n| {
-            stop.is_char_boundary(*n)
-                && text.is_char_boundary(text.len() - n)
-                && text.ends_with(&stop[..*n])
-        })
+        .find(|n| stop.is_char_boundary(*n) && text.is_char_boundary(text.len() - n) && text.ends_with(&stop[..*n]))
         .unwrap_or(0)
 }
 

@@ -10,23 +10,11 @@ use loar_decode::{Completion, DecodeError, FinishReason, Generator, Request, Sam
 use loar_model::{Model, PackedBatch};
 
 fn request(prompt: &[u32], key: u32, sampling: Sampling) -> Request {
-    Request {
-        prompt_ids: prompt.to_vec(),
-        sampling,
-        key,
-    }
+    Request { prompt_ids: prompt.to_vec(), sampling, key }
 }
 
 fn sampled(seed: u64, max_new_tokens: usize) -> Sampling {
-    Sampling {
-        temperature: 1.0,
-        top_p: 0.95,
-        top_k: 50,
-        min_p: 0.001,
-        seed,
-        max_new_tokens,
-        ..Sampling::default()
-    }
+    Sampling { temperature: 1.0, top_p: 0.95, top_k: 50, min_p: 0.001, seed, max_new_tokens, ..Sampling::default() }
 }
 
 /// Prompts of uneven length, two of them beyond one prefill piece.
@@ -49,15 +37,10 @@ fn recomputed(model: &Model, ids: &[u32]) -> Vec<f32> {
 fn cached_is_recomputed() {
     let tokenizer = tokenizer();
     for (name, model) in models() {
-        let greedy = Sampling {
-            max_new_tokens: 12,
-            ..Sampling::default()
-        };
+        let greedy = Sampling { max_new_tokens: 12, ..Sampling::default() };
         let generator = Generator::new(&model, &tokenizer, []);
         for prompt in prompts() {
-            let run = &generator
-                .generate(&[request(&prompt, 0, greedy.clone())], |_| {})
-                .unwrap()[0];
+            let run = &generator.generate(&[request(&prompt, 0, greedy.clone())], |_| {}).unwrap()[0];
             let mut ids = prompt.clone();
             for (id, logprob) in run.ids.iter().zip(&run.logprobs) {
                 let logits = recomputed(&model, &ids);
@@ -65,10 +48,7 @@ fn cached_is_recomputed() {
                 let z: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
                 let best = logits.iter().position(|l| *l == max).unwrap();
                 assert_eq!(*id as usize, best, "{name}, prompt of {}", prompt.len());
-                assert!(
-                    (f64::from(*logprob) + z.ln()).abs() < 1e-4,
-                    "{name}: {logprob}"
-                );
+                assert!((f64::from(*logprob) + z.ln()).abs() < 1e-4, "{name}: {logprob}");
                 ids.push(*id);
             }
         }
@@ -85,17 +65,10 @@ fn cached_logits_are_recomputed_logits_however_the_tokens_are_fed() {
             let mut at = 0;
             let mut last = Vec::new();
             for n in pieces {
-                last = model
-                    .step(&mut [(&ids[at..at + n], &mut cache)])
-                    .row(0)
-                    .to_vec();
+                last = model.step(&mut [(&ids[at..at + n], &mut cache)]).row(0).to_vec();
                 at += n;
             }
-            let gap = want
-                .iter()
-                .zip(&last)
-                .map(|(a, b)| (a - b).abs())
-                .fold(0.0, f32::max);
+            let gap = want.iter().zip(&last).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(gap < 2e-5, "{name}: {gap}");
         }
     }
@@ -114,25 +87,16 @@ fn batched_is_single_bit_for_bit() {
             .iter()
             .map(|r| {
                 let generator = Generator::new(&model, &tokenizer, [END]);
-                generator
-                    .generate(std::slice::from_ref(r), |_| {})
-                    .unwrap()
-                    .remove(0)
+                generator.generate(std::slice::from_ref(r), |_| {}).unwrap().remove(0)
             })
             .collect();
         for max_batch in [1, 2, 3, 7] {
             let generator = Generator::new(&model, &tokenizer, [END]).with_max_batch(max_batch);
-            assert_eq!(
-                generator.generate(&requests, |_| {}).unwrap(),
-                single,
-                "{name}, batch of {max_batch}"
-            );
+            assert_eq!(generator.generate(&requests, |_| {}).unwrap(), single, "{name}, batch of {max_batch}");
         }
         let mut backwards = requests.clone();
         backwards.reverse();
-        let mut reversed = Generator::new(&model, &tokenizer, [END])
-            .generate(&backwards, |_| {})
-            .unwrap();
+        let mut reversed = Generator::new(&model, &tokenizer, [END]).generate(&backwards, |_| {}).unwrap();
         reversed.reverse();
         assert_eq!(reversed, single, "{name}, reversed");
     }
@@ -143,12 +107,7 @@ fn seed_and_key_choose_the_bytes() {
     let tokenizer = tokenizer();
     let (_, model) = models().remove(0);
     let generator = Generator::new(&model, &tokenizer, [END]);
-    let run = |seed, key| {
-        generator
-            .generate(&[request(&[1, 2, 3], key, sampled(seed, 30))], |_| {})
-            .unwrap()
-            .remove(0)
-    };
+    let run = |seed, key| generator.generate(&[request(&[1, 2, 3], key, sampled(seed, 30))], |_| {}).unwrap().remove(0);
     assert_eq!(run(1, 0), run(1, 0));
     assert_ne!(run(1, 0).ids, run(2, 0).ids);
     assert_ne!(run(1, 0).ids, run(1, 1).ids);
@@ -160,19 +119,8 @@ fn streamed_is_whole() {
     for (name, model) in models() {
         let mut stopping = sampled(3, 60);
         stopping.stop = vec!["ab".into(), "e".into()];
-        let requests: Vec<Request> = (0..12)
-            .map(|k| {
-                request(
-                    &[9, 8],
-                    k,
-                    if k % 2 == 0 {
-                        sampled(4, 40)
-                    } else {
-                        stopping.clone()
-                    },
-                )
-            })
-            .collect();
+        let requests: Vec<Request> =
+            (0..12).map(|k| request(&[9, 8], k, if k % 2 == 0 { sampled(4, 40) } else { stopping.clone() })).collect();
         let mut texts = vec![String::new(); requests.len()];
         let mut ids = vec![Vec::new(); requests.len()];
         let mut ends = vec![None; requests.len()];
@@ -186,14 +134,7 @@ fn streamed_is_whole() {
             .unwrap();
         for (i, c) in done.iter().enumerate() {
             assert_eq!(texts[i], c.text, "{name}");
-            assert_eq!(
-                ids[i],
-                c.ids
-                    .iter()
-                    .copied()
-                    .zip(c.logprobs.iter().copied())
-                    .collect::<Vec<_>>()
-            );
+            assert_eq!(ids[i], c.ids.iter().copied().zip(c.logprobs.iter().copied()).collect::<Vec<_>>());
             assert_eq!(ends[i], Some(c.finish_reason));
             let before_end = c.ids.len() - usize::from(c.finish_reason == FinishReason::Stop);
             if c.finish_reason == FinishReason::StopString {
@@ -201,11 +142,7 @@ fn streamed_is_whole() {
                 assert!(all.starts_with(&c.text) && all.len() > c.text.len());
                 assert!(!c.text.contains("ab") && !c.text.contains('e'));
             } else {
-                assert_eq!(
-                    c.text,
-                    tokenizer.decode(&c.ids[..before_end], false),
-                    "{name}"
-                );
+                assert_eq!(c.text, tokenizer.decode(&c.ids[..before_end], false), "{name}");
             }
         }
     }
@@ -216,28 +153,15 @@ fn a_stop_text_across_tokens_ends_before_it() {
     let tokenizer = tokenizer();
     let (_, model) = models().remove(0);
     let generator = Generator::new(&model, &tokenizer, []);
-    let free = generator
-        .generate(&[request(&[5], 0, sampled(8, 40))], |_| {})
-        .unwrap()
-        .remove(0);
+    let free = generator.generate(&[request(&[5], 0, sampled(8, 40))], |_| {}).unwrap().remove(0);
     // Every token is one byte: a stop text of two characters is always cut by a token boundary.
-    let chars: Vec<(usize, char)> = free
-        .text
-        .char_indices()
-        .filter(|(_, c)| c.is_ascii())
-        .collect();
-    let pair = chars
-        .windows(2)
-        .find(|w| w[1].0 == w[0].0 + 1)
-        .expect("two neighbouring ASCII characters");
+    let chars: Vec<(usize, char)> = free.text.char_indices().filter(|(_, c)| c.is_ascii()).collect();
+    let pair = chars.windows(2).find(|w| w[1].0 == w[0].0 + 1).expect("two neighbouring ASCII characters");
     let stop: String = pair.iter().map(|(_, c)| c).collect();
     let first = free.text.find(&stop).unwrap();
     let mut s = sampled(8, 40);
     s.stop = vec![stop.clone()];
-    let cut = generator
-        .generate(&[request(&[5], 0, s)], |_| {})
-        .unwrap()
-        .remove(0);
+    let cut = generator.generate(&[request(&[5], 0, s)], |_| {}).unwrap().remove(0);
     assert_eq!(cut.finish_reason, FinishReason::StopString);
     assert_eq!(cut.text, free.text[..first]);
     assert_eq!(cut.ids, free.ids[..cut.ids.len()]);
@@ -248,44 +172,24 @@ fn a_stop_text_across_tokens_ends_before_it() {
 fn end_tokens_lengths_and_the_longest_sequence_end_a_sequence() {
     let tokenizer = tokenizer();
     let (_, mut model) = models().remove(0);
-    let greedy = |n| Sampling {
-        max_new_tokens: n,
-        ..Sampling::default()
-    };
-    let free = Generator::new(&model, &tokenizer, [])
-        .generate(&[request(&[3], 0, greedy(10))], |_| {})
-        .unwrap()
-        .remove(0);
-    assert_eq!(
-        (free.ids.len(), free.finish_reason),
-        (10, FinishReason::Length)
-    );
+    let greedy = |n| Sampling { max_new_tokens: n, ..Sampling::default() };
+    let free =
+        Generator::new(&model, &tokenizer, []).generate(&[request(&[3], 0, greedy(10))], |_| {}).unwrap().remove(0);
+    assert_eq!((free.ids.len(), free.finish_reason), (10, FinishReason::Length));
     let end = free.ids[4];
     let first = free.ids.iter().position(|id| *id == end).unwrap();
-    let ended = Generator::new(&model, &tokenizer, [end])
-        .generate(&[request(&[3], 0, greedy(10))], |_| {})
-        .unwrap()
-        .remove(0);
+    let ended =
+        Generator::new(&model, &tokenizer, [end]).generate(&[request(&[3], 0, greedy(10))], |_| {}).unwrap().remove(0);
     assert_eq!(ended.finish_reason, FinishReason::Stop);
     assert_eq!(ended.ids, free.ids[..=first]);
     assert_eq!(ended.text, tokenizer.decode(&free.ids[..first], false));
-    let none = Generator::new(&model, &tokenizer, [])
-        .generate(&[request(&[3], 0, greedy(0))], |_| {})
-        .unwrap()
-        .remove(0);
-    assert_eq!(
-        (none.ids.len(), none.finish_reason),
-        (0, FinishReason::Length)
-    );
+    let none =
+        Generator::new(&model, &tokenizer, []).generate(&[request(&[3], 0, greedy(0))], |_| {}).unwrap().remove(0);
+    assert_eq!((none.ids.len(), none.finish_reason), (0, FinishReason::Length));
     model.config.max_position_embeddings = 6;
-    let short = Generator::new(&model, &tokenizer, [])
-        .generate(&[request(&[3, 4], 0, greedy(10))], |_| {})
-        .unwrap()
-        .remove(0);
-    assert_eq!(
-        (short.ids.len(), short.finish_reason),
-        (4, FinishReason::Length)
-    );
+    let short =
+        Generator::new(&model, &tokenizer, []).generate(&[request(&[3, 4], 0, greedy(10))], |_| {}).unwrap().remove(0);
+    assert_eq!((short.ids.len(), short.finish_reason), (4, FinishReason::Length));
 }
 
 #[test]
@@ -303,24 +207,15 @@ fn a_raised_flag_ends_everything() {
             flag.store(seen >= 6, Ordering::Relaxed);
         })
         .unwrap();
-    assert!(
-        done.iter()
-            .all(|c| c.finish_reason == FinishReason::Cancelled)
-    );
-    assert_eq!(
-        done.iter().map(|c| c.ids.len()).collect::<Vec<_>>(),
-        [3, 3, 0, 0]
-    );
+    assert!(done.iter().all(|c| c.finish_reason == FinishReason::Cancelled));
+    assert_eq!(done.iter().map(|c| c.ids.len()).collect::<Vec<_>>(), [3, 3, 0, 0]);
 }
 
 #[test]
 fn all_faulty_requests_are_named_before_anything_runs() {
     let tokenizer = tokenizer();
     let (_, model) = models().remove(0);
-    let bad = Sampling {
-        top_p: 1.5,
-        ..Sampling::default()
-    };
+    let bad = Sampling { top_p: 1.5, ..Sampling::default() };
     let requests = [
         request(&[], 0, Sampling::default()),
         request(&[9999], 0, bad),
@@ -338,28 +233,15 @@ fn all_faulty_requests_are_named_before_anything_runs() {
 fn greedy_tokens_are_those_of_the_reference() {
     let tokenizer = tokenizer();
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/fixtures");
-    for name in [
-        "llama",
-        "llama_linear_rope",
-        "qwen2",
-        "qwen3",
-        "deepseek_v2_lite",
-        "deepseek_v2",
-        "deepseek_v3",
-    ] {
+    for name in ["llama", "llama_linear_rope", "qwen2", "qwen3", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3"] {
         let dir = std::path::Path::new(root).join(name);
         if !dir.is_dir() {
             println!("skipped: ../shared/fixtures/{name} is absent");
             return;
         }
-        let options = loar_model::LoadOptions {
-            threads: 2,
-            precision: loar_tape::Precision::F32,
-        };
+        let options = loar_model::LoadOptions { threads: 2, precision: loar_tape::Precision::F32 };
         let model = Model::load(&dir, &options).unwrap();
-        let golden =
-            loar_formats::safetensors::Checkpoint::open_file(&dir.join("golden.safetensors"))
-                .unwrap();
+        let golden = loar_formats::safetensors::Checkpoint::open_file(&dir.join("golden.safetensors")).unwrap();
         let dtype = golden.info("base.greedy").unwrap().dtype;
         let ids: Vec<u32> = golden
             .bytes("base.greedy")
@@ -368,13 +250,9 @@ fn greedy_tokens_are_those_of_the_reference() {
             .map(|b| u32::from_le_bytes(b[..4].try_into().unwrap()))
             .collect();
         assert_eq!(ids.len(), 36, "{name}: 12 prompt tokens and 24 greedy ones");
-        let greedy = Sampling {
-            max_new_tokens: 24,
-            ..Sampling::default()
-        };
-        let run = &Generator::new(&model, &tokenizer, [])
-            .generate(&[request(&ids[..12], 0, greedy)], |_| {})
-            .unwrap()[0];
+        let greedy = Sampling { max_new_tokens: 24, ..Sampling::default() };
+        let run =
+            &Generator::new(&model, &tokenizer, []).generate(&[request(&ids[..12], 0, greedy)], |_| {}).unwrap()[0];
         assert_eq!(run.ids, ids[12..], "{name}");
     }
 }

@@ -13,8 +13,7 @@ pub const VOCAB: usize = 264;
 
 /// GPT-2's printable stand-in for each byte.
 pub fn byte_chars() -> Vec<char> {
-    let plain =
-        |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
+    let plain = |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
     let mut next = 256;
     (0..256u32)
         .map(|b| {
@@ -30,11 +29,8 @@ pub fn byte_chars() -> Vec<char> {
 }
 
 pub fn tokenizer() -> Tokenizer {
-    let vocab: serde_json::Map<String, Value> = byte_chars()
-        .iter()
-        .enumerate()
-        .map(|(id, c)| (c.to_string(), json!(id)))
-        .collect();
+    let vocab: serde_json::Map<String, Value> =
+        byte_chars().iter().enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
     let file = json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": [{"id": END, "content": "<END>", "single_word": false, "lstrip": false,
@@ -79,10 +75,7 @@ pub fn models() -> Vec<(&'static str, Model)> {
         .into_iter()
         .map(|(name, value)| {
             let (config, _) = ModelConfig::from_json(&value).expect("a valid config");
-            let options = LoadOptions {
-                threads: 2,
-                precision: Precision::F32,
-            };
+            let options = LoadOptions { threads: 2, precision: Precision::F32 };
             (name, Model::random(config, 5, &options).expect("a model"))
         })
         .collect()
