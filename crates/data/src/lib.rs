@@ -17,6 +17,7 @@ mod options;
 mod order;
 mod pairs;
 mod parquet_guard;
+mod parquet_layout;
 mod parquet_rows;
 mod plain;
 mod read;

@@ -10,6 +10,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 
+use crate::parquet_layout::{FOOTER, Kind, PAGE_HEADER};
+
 /// Deepest nesting; the footer of the format has 6.
 const MAX_DEPTH: usize = 32;
 /// A page may unpack to this much whatever its packed size. Writers aim at 1 MiB.
@@ -31,7 +33,7 @@ pub(crate) fn footer<R: ChunkReader>(file: &R) -> Result<(), String> {
     let Some(start) = tail_start.checked_sub(claimed) else { return Ok(()) };
     let bytes = get(file, start, claimed)?;
     let mut walk = Walk { rest: &bytes, depth: 0 };
-    walk.structure(&mut |_, _| ()).ok_or_else(|| "a footer whose lengths do not fit into it".to_owned())
+    walk.structure(FOOTER, &mut |_, _| ()).ok_or_else(|| "a footer whose lengths do not fit into it".to_owned())
 }
 
 /// Walks the page headers of every column. `ratio` is the most a page may unpack to, per packed
@@ -89,7 +91,7 @@ fn page_header<R: ChunkReader>(file: &R, at: u64, end: u64) -> Result<(Page, u64
         let bytes = get(file, at, window)?;
         let mut walk = Walk { rest: &bytes, depth: 0 };
         let mut page = Page::default();
-        let whole = walk.structure(&mut |path, value| match path {
+        let whole = walk.structure(PAGE_HEADER, &mut |path, value| match path {
             [2] => page.unpacked = value,
             [3] => page.packed = value,
             [7, 1] => page.entries = value,
@@ -121,29 +123,31 @@ struct Walk<'b> {
 }
 
 impl Walk<'_> {
-    fn structure(&mut self, visit: Visit<'_>) -> Option<()> {
-        self.fields(&mut Vec::new(), visit)
+    fn structure(&mut self, layout: &[(i16, Kind)], visit: Visit<'_>) -> Option<()> {
+        self.fields(layout, &mut Vec::new(), visit)
     }
 
-    fn fields(&mut self, path: &mut Vec<i16>, visit: Visit<'_>) -> Option<()> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return None;
-        }
+    fn fields(&mut self, layout: &[(i16, Kind)], path: &mut Vec<i16>, visit: Visit<'_>) -> Option<()> {
+        self.deeper()?;
         let mut id = 0i16;
         loop {
             let head = self.byte()?;
-            if head & 15 == 0 {
+            if head == 0 {
                 break;
             }
-            id = match head >> 4 {
-                0 => i16::try_from(self.number()?).ok()?,
-                delta => id.checked_add(i16::from(delta))?,
-            };
+            // The long form of ids is for gaps beyond 15, which the format does not have; the
+            // decoder does not know it everywhere.
+            let delta = i16::from(head >> 4);
+            if delta == 0 {
+                return None;
+            }
+            id = id.checked_add(delta)?;
             path.push(id);
-            // a truth value in a structure is its type
-            if !matches!(head & 15, 1 | 2) {
-                self.value(head & 15, path, visit)?;
+            let kind = layout.iter().find(|(known, _)| *known == id).map(|(_, kind)| kind);
+            match head & 15 {
+                // a truth value in a structure is its type
+                1 | 2 => kind.is_none_or(|kind| matches!(kind, Kind::Truth)).then_some(())?,
+                written => self.value(written, kind, path, visit)?,
             }
             path.pop();
         }
@@ -151,28 +155,31 @@ impl Walk<'_> {
         Some(())
     }
 
-    fn value(&mut self, kind: u8, path: &mut Vec<i16>, visit: Visit<'_>) -> Option<()> {
-        match kind {
-            1..=3 => self.skip(1),
-            4..=6 => {
+    /// A value of the type that the file writes, which must be the one that `kind` wants.
+    fn value(&mut self, written: u8, kind: Option<&Kind>, path: &mut Vec<i16>, visit: Visit<'_>) -> Option<()> {
+        match (written, kind) {
+            (1 | 2, None | Some(Kind::Truth)) | (3, None | Some(Kind::Byte)) => self.skip(1),
+            (4..=6, None | Some(Kind::Whole)) => {
                 let number = self.number()?;
                 visit(path, number);
                 Some(())
             }
-            7 => self.skip(8),
-            8 => {
+            (7, None | Some(Kind::Double)) => self.skip(8),
+            (8, None | Some(Kind::Text)) => {
                 let length = self.varint()?;
                 self.skip(length)
             }
-            9 | 10 => self.list(path, visit),
-            12 => self.fields(path, visit),
-            13 => self.skip(16),
-            // maps (11): the format has none
+            (9 | 10, None) => self.list(None, path, visit),
+            (9, Some(Kind::List(element))) => self.list(Some(element), path, visit),
+            (12, None) => self.fields(&[], path, visit),
+            (12, Some(Kind::Fields(layout))) => self.fields(layout, path, visit),
+            (13, None) => self.skip(16),
+            // maps (11), which the format does not have, and fields of another type than theirs
             _ => None,
         }
     }
 
-    fn list(&mut self, path: &mut Vec<i16>, visit: Visit<'_>) -> Option<()> {
+    fn list(&mut self, element: Option<&Kind>, path: &mut Vec<i16>, visit: Visit<'_>) -> Option<()> {
         let head = self.byte()?;
         let length = match head >> 4 {
             15 => self.varint()?,
@@ -181,18 +188,20 @@ impl Walk<'_> {
         if length > self.rest.len() as u64 {
             return None;
         }
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return None;
-        }
-        // numbers in lists are no fields: a path of its own keeps them apart
+        self.deeper()?;
+        // numbers in lists are no fields: a path of their own keeps them apart
         path.push(-1);
         for _ in 0..length {
-            self.value(head & 15, path, visit)?;
+            self.value(head & 15, element, path, visit)?;
         }
         path.pop();
         self.depth -= 1;
         Some(())
+    }
+
+    fn deeper(&mut self) -> Option<()> {
+        self.depth += 1;
+        (self.depth <= MAX_DEPTH).then_some(())
     }
 
     fn byte(&mut self) -> Option<u8> {
@@ -230,12 +239,13 @@ impl Walk<'_> {
 mod tests {
     use super::*;
 
-    fn walks(bytes: &[u8]) -> bool {
-        Walk { rest: bytes, depth: 0 }.structure(&mut |_, _| ()).is_some()
+    fn walks(layout: &[(i16, Kind)], bytes: &[u8]) -> bool {
+        Walk { rest: bytes, depth: 0 }.structure(layout, &mut |_, _| ()).is_some()
     }
 
     #[test]
     fn lists_and_texts_must_fit() {
+        let walks = |bytes: &[u8]| walks(&[], bytes);
         // field 1 a list of 2 small numbers, field 2 a text of 3 bytes
         assert!(walks(&[0x19, 0x25, 2, 4, 0x18, 3, b'a', b'b', b'c', 0]));
         assert!(!walks(&[0x19, 0x35, 2, 4]));
@@ -246,6 +256,18 @@ mod tests {
         // as deep as allowed, and one more
         let nested = |depth: usize| [vec![0x1C; depth], vec![0; depth + 1]].concat();
         assert!(walks(&nested(MAX_DEPTH - 1)) && !walks(&nested(MAX_DEPTH)));
+    }
+
+    #[test]
+    fn fields_must_have_the_type_of_the_format() {
+        // version 1, no schema elements, 0 rows
+        assert!(walks(FOOTER, &[0x15, 2, 0x19, 0x0C, 0x16, 0, 0]));
+        // a number where the schema belongs; a list of numbers for one of structures; a long id
+        assert!(!walks(FOOTER, &[0x15, 2, 0x15, 2, 0x16, 0, 0]));
+        assert!(!walks(FOOTER, &[0x15, 2, 0x19, 0x15, 2, 0x16, 0, 0]));
+        assert!(!walks(FOOTER, &[0x15, 2, 0x09, 4, 0x0C, 0x16, 0, 0]));
+        // a field that the format does not know yet
+        assert!(walks(FOOTER, &[0x15, 2, 0xF5, 2, 0]));
     }
 
     #[test]
