@@ -40,6 +40,7 @@ fn killed_at_many_moments_and_ended_with_the_same_bytes() {
     std::fs::write(&file, format!("{}\n[output]\ndir = {dir:?}\n", bench.text)).unwrap();
     let random = Stream::new(11, 3, 0);
     let mut kills = 0;
+    let mut reached = std::collections::BTreeSet::new();
     for attempt in 0..60u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child", "--nocapture"])
@@ -49,7 +50,7 @@ fn killed_at_many_moments_and_ended_with_the_same_bytes() {
             .spawn()
             .unwrap();
         // after so many lines of events, and a little later, wherever that is
-        let lines = random.below(2 * attempt, 24) as usize;
+        let lines = random.below(2 * attempt, 60) as usize;
         let later = Duration::from_micros(random.below(2 * attempt + 1, 4000));
         let mut reader = BufReader::new(child.stdout.take().unwrap());
         let mut text = String::new();
@@ -68,14 +69,16 @@ fn killed_at_many_moments_and_ended_with_the_same_bytes() {
             break;
         }
         kills += 1;
+        let names = std::fs::read_dir(dir.join("checkpoints")).into_iter().flatten().flatten();
+        reached.extend(names.filter_map(|e| e.file_name().to_str()?.parse::<u64>().ok()).max());
     }
     // whatever the last attempt left, one more start ends it
     let ended =
         Command::new(std::env::current_exe().unwrap()).args(["--exact", "child"]).env(CHILD, &file).status().unwrap();
     assert!(ended.success());
-    assert!(kills >= 5, "{kills} kills");
+    assert!(kills >= 5 && reached.len() >= 3, "{kills} kills, the newest checkpoints being {reached:?}");
     for name in ["metrics.jsonl", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"] {
         assert!(bytes(straight.output.dir.join(name)) == bytes(dir.join(name)), "{name} after {kills} kills");
     }
-    println!("{kills} kills");
+    println!("{kills} kills, the newest checkpoints being {reached:?}");
 }
