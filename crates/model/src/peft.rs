@@ -423,7 +423,7 @@ fn tensor(file: &Checkpoint, name: &str) -> Result<Tensor, ModelError> {
     let shape = file.info(name).map(|i| i.shape.clone()).unwrap_or_default();
     let data = file.to_f32(name)?;
     let rows = shape.first().copied().unwrap_or(1);
-    let cols = if rows == 0 { 0 } else { data.len() / rows };
+    let cols = data.len().checked_div(rows).unwrap_or(0);
     Ok(Tensor::new(rows, cols, data))
 }
 

@@ -24,12 +24,12 @@ impl Torch {
 
     fn step(&mut self, c: &AdamWConfig, g: &[f64], lr: f64, decay: f64) {
         self.step += 1;
-        for i in 0..self.p.len() {
-            self.p[i] *= 1.0 - lr * decay;
-            self.m[i] = c.beta1 * self.m[i] + (1.0 - c.beta1) * g[i];
-            self.v[i] = c.beta2 * self.v[i] + (1.0 - c.beta2) * g[i] * g[i];
-            let denominator = self.v[i].sqrt() / (1.0 - c.beta2.powi(self.step)).sqrt() + c.eps;
-            self.p[i] -= lr / (1.0 - c.beta1.powi(self.step)) * self.m[i] / denominator;
+        for (((p, m), v), g) in self.p.iter_mut().zip(&mut self.m).zip(&mut self.v).zip(g) {
+            *p *= 1.0 - lr * decay;
+            *m = c.beta1 * *m + (1.0 - c.beta1) * g;
+            *v = c.beta2 * *v + (1.0 - c.beta2) * g * g;
+            let denominator = v.sqrt() / (1.0 - c.beta2.powi(self.step)).sqrt() + c.eps;
+            *p -= lr / (1.0 - c.beta1.powi(self.step)) * *m / denominator;
         }
     }
 }

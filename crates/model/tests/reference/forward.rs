@@ -192,11 +192,11 @@ impl Run<'_> {
             for head in y.chunks_exact_mut(hd) {
                 let wanted = c.qk_norm && self.m != Mutation::QkNormDropped;
                 if wanted && self.m != Mutation::QkNormAfterRope {
-                    head.copy_from_slice(&self.norm(&format!("{p}.{norm}"), &head.to_vec(), c.rms_norm_eps));
+                    head.copy_from_slice(&self.norm(&format!("{p}.{norm}"), head, c.rms_norm_eps));
                 }
                 self.rotate(head, self.rows[t].1);
                 if wanted && self.m == Mutation::QkNormAfterRope {
-                    head.copy_from_slice(&self.norm(&format!("{p}.{norm}"), &head.to_vec(), c.rms_norm_eps));
+                    head.copy_from_slice(&self.norm(&format!("{p}.{norm}"), head, c.rms_norm_eps));
                 }
             }
             y

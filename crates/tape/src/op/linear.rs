@@ -48,6 +48,7 @@ fn dora_norms(ctx: &Context, params: &ParamStore, lin: &Linear, l: &Lora, base_n
 }
 
 /// Writes y `[t, out]`; `keep` says whether backward will follow.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn forward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32], t: usize, y: &mut [f32], dropout: Option<DropoutKey>, keep: bool) -> Saved {
     let (inp, out) = (lin.in_features, lin.out_features);
     let x_m = Matrix::f32(x, inp);
@@ -80,6 +81,7 @@ pub(crate) fn forward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32
 }
 
 /// dx `[t, in]` if wanted, and the gradients of the layer's parameters.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn backward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32], t: usize, saved: &Saved, dy: &[f32], want_dx: bool) -> (Option<Tensor>, Vec<(ParamId, Tensor)>) {
     let (inp, out) = (lin.in_features, lin.out_features);
     let mut grads = Vec::new();
