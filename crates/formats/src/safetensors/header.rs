@@ -106,7 +106,8 @@ pub fn parse_header(file: &[u8]) -> Result<Header, Faults> {
             file.len()
         )));
     };
-    if let Some(kind) = disguised(file) {
+    // a header of 640 bytes begins like a pickle: only a file without the object is taken for another
+    if let Some(kind) = disguised(file).filter(|_| rest.first() != Some(&b'{')) {
         return Err(one(kind.to_owned()));
     }
     let length = u64::from_le_bytes(*length);

@@ -60,6 +60,51 @@ fn random_models_depend_on_their_seed_alone() {
     }
 }
 
+#[test]
+fn a_written_random_checkpoint_is_the_random_model_in_any_number_of_shards() {
+    for kind in KINDS {
+        let batch = Docs::new(&[9], 3).batch();
+        let want = Model::random(config(kind), 5, &options(2)).expect("builds").logits(&batch).data;
+        for max_shard_bytes in [u64::MAX, 20_000] {
+            let out = tempfile::tempdir().expect("a scratch folder");
+            loar_model::write_random(&config(kind), 5, out.path(), StoredDtype::F32, max_shard_bytes).expect("writes");
+            let sharded = out.path().join("model.safetensors.index.json").exists();
+            assert_eq!(sharded, max_shard_bytes < u64::MAX, "{kind}");
+            assert!(Model::load(out.path(), &options(2)).expect("loads").logits(&batch).data == want, "{kind}, shards of {max_shard_bytes}");
+        }
+    }
+}
+
+#[test]
+fn bf16_products_stay_near_f32_ones_and_keep_the_equalities() {
+    for kind in ["llama", "qwen3"] {
+        let tiny = Tiny::new(kind, 2);
+        let docs = Docs::new(&[13, 20], 3);
+        let load = |precision, threads| {
+            let mut model = Model::load(tiny.path(), &loar_model::LoadOptions { threads, precision }).expect("loads");
+            adapted(&mut model);
+            model
+        };
+        let (wide, narrow) = (load(loar_tape::Precision::F32, 2), load(loar_tape::Precision::Bf16, 2));
+        let (a, b) = (wide.logits(&docs.batch()), narrow.logits(&docs.batch()));
+        let (gap, largest) = crate::common::gap(&b.data, &a.data);
+        assert!(gap > 0.0 && gap < 0.05 * largest, "{kind}: {gap} of {largest}");
+        let (mut g, mut h) = (Grads::new(&wide.params), Grads::new(&wide.params));
+        wide.loss_and_grads(&docs.batch(), &mut g, 0.05, &Default::default());
+        narrow.loss_and_grads(&docs.batch(), &mut h, 0.05, &Default::default());
+        let gap = grads_gap(&h, &g);
+        assert!(gap > 0.0 && gap < 0.15, "{kind}: gradients differ by {gap}");
+        // Rows still depend on nothing but themselves, whatever the threads.
+        assert!(load(loar_tape::Precision::Bf16, 1).logits(&docs.batch()).data == b.data, "{kind}");
+        let single = narrow.logits(&docs.batch_of(&[1]));
+        assert!(single.data[..] == b.data[13 * b.cols..], "{kind}: packed = single in bf16");
+        let mut cache = narrow.new_cache();
+        for (i, id) in docs.ids[1].iter().enumerate() {
+            assert!(narrow.step(&mut [(std::slice::from_ref(id), &mut cache)]).row(0) == single.row(i), "{kind}: cached = recomputed in bf16");
+        }
+    }
+}
+
 /// Rewrites a checkpoint or adapter file with some tensors changed, dropped or added.
 fn rewrite(path: &std::path::Path, change: impl Fn(&str, &[usize]) -> Option<Vec<usize>>, extra: &[(&str, Vec<usize>)]) {
     let file = Checkpoint::open_file(path).expect("readable");
