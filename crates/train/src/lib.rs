@@ -9,6 +9,7 @@
 pub mod checkpoint;
 pub mod config;
 mod error;
+mod export;
 mod folder;
 mod ledger;
 pub mod memory;
@@ -19,6 +20,7 @@ mod pack;
 mod plan;
 mod prepare;
 pub mod report;
+mod rows;
 mod run;
 mod schedule;
 mod session;
@@ -34,9 +36,8 @@ pub use observer::{Event, Observer, StepEvent};
 pub use order::{BatchSize, Batches, Length, Order};
 pub use pack::{MicroBatch, Row, first_fit_decreasing, pack};
 pub use plan::{MemoryItem, Plan, PlanInputs, Probe, activation_bytes, plan, weight_bytes};
-pub use prepare::{
-    Inputs, attach, base_facts, base_id, encoder, load_base, load_rows, load_run, prepare, rows_id, spec,
-};
+pub use prepare::{Inputs, attach, base_facts, base_id, load_base, load_run, prepare, spec};
+pub use rows::{encoder, load_rows, read_options, rows_id};
 pub use run::{End, Evaluator, RunReport, plan_run, resume, resume_with, run, run_with, train};
 pub use schedule::Schedule;
 pub use step::{NonFinite, StepReport, StepSettings, clip, gradients, optimizer, update};

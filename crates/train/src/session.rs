@@ -5,23 +5,22 @@
 //! checkpoint equals never having stopped.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::time::Instant;
 
-use loar_artifact::{ContentId, Manifest, Parent};
-use loar_model::{Coverage, ExpertsLayout, StoredDtype};
+use loar_model::Coverage;
 use loar_tape::{AdamW, Grads, ParamRole};
 use serde_json::{Map, json};
 
 use crate::checkpoint::{Best, Checkpoints, State};
-use crate::config::{Dtype, Goal, Layout, Method, ResolvedRun};
+use crate::config::{Goal, ResolvedRun};
 use crate::folder::Folder;
 use crate::metrics::{Metrics, Offsets};
 use crate::observer::{Event, Observer, StepEvent};
 use crate::order::{BatchSize, Batches, Length, Order};
 use crate::pack::pack;
 use crate::plan::{Plan, PlanInputs, plan};
-use crate::prepare::{Inputs, rows_id};
+use crate::prepare::Inputs;
+use crate::rows::rows_id;
 use crate::run::Evaluator;
 use crate::schedule::Schedule;
 use crate::step::{StepReport, StepSettings, add_load, clip, gradients, optimizer, update};
@@ -412,72 +411,6 @@ impl<'a> Session<'a> {
     pub fn is_saved(&self) -> bool {
         self.checkpoints.path(self.state.step).exists()
     }
-
-    /// Takes the parameters of the best checkpoint if the run says so. Gives the step they are of.
-    pub fn choose(&mut self) -> Result<u64, TrainError> {
-        let step = match &self.state.best {
-            Some(best) if self.run.eval.restore_best => best.step,
-            _ => self.state.step,
-        };
-        if step != self.state.step {
-            self.checkpoints.load(step, &mut self.inputs.model.params, None).map_err(|fault| TrainError::Io {
-                path: self.checkpoints.path(step),
-                source: std::io::Error::new(std::io::ErrorKind::InvalidData, fault),
-            })?;
-        }
-        Ok(step)
-    }
-
-    /// What the result comes from: base, data, the values of the run, this program.
-    pub fn parents(&self) -> Vec<Parent> {
-        let mut parents = self.inputs.parents.clone();
-        parents.push(Parent { role: "config".into(), path: "resolved.toml".into(), id: self.run.training_id() });
-        let code = std::env::current_exe().ok().and_then(|exe| ContentId::of_file(&exe).ok());
-        let version = concat!("loar ", env!("CARGO_PKG_VERSION"));
-        // where a system hides the program's file, its version stands for it
-        parents.push(Parent {
-            role: "code".into(),
-            path: version.into(),
-            id: code.unwrap_or_else(|| ContentId::of_bytes(version.as_bytes())),
-        });
-        parents
-    }
-
-    /// Writes `adapter/` (LoRA) or `model/` (full training) with the manifest of its parents.
-    pub fn export(&self, of_step: u64) -> Result<PathBuf, TrainError> {
-        let (run, model) = (self.run, &self.inputs.model);
-        let (name, kind) = match run.adapter.method {
-            Method::Lora => ("adapter", "adapter"),
-            Method::Full => ("model", "model"),
-        };
-        self.folder.replace_dir(name, |dir| {
-            match run.adapter.method {
-                Method::Lora => {
-                    let layout = match run.adapter.experts_layout {
-                        Layout::PerExpert => ExpertsLayout::PerExpert,
-                        Layout::Fused => ExpertsLayout::Fused,
-                    };
-                    model.save_adapter(dir, layout, &run.model.path.to_string_lossy())?;
-                }
-                Method::Full => {
-                    let dtype = match run.model.dtype {
-                        Dtype::Bf16 => StoredDtype::Bf16,
-                        Dtype::F32 => StoredDtype::F32,
-                    };
-                    model.save_base(dir, dtype)?;
-                    copy_text_files(&run.model.path, dir)?;
-                }
-            }
-            let facts = json!({
-                "step": of_step,
-                "method": run.adapter.method.word(),
-                "trainable": model.trainable_count(),
-                "training_id": self.state.training_id,
-                "rows_id": self.state.rows_id,
-            });
-            Ok(Manifest::describe(dir, kind, self.parents(), facts)?.write(dir)?)
-        })
-    }
 }
 
 /// Mean loss over the labelled tokens of the evaluation rows; `None` without rows, the ids of the
@@ -540,21 +473,4 @@ fn refuse_changes(folder: &Folder, run: &ResolvedRun, saved: &State, now: &State
         ));
     }
     if differences.is_empty() { Ok(()) } else { Err(TrainError::Changed { dir: folder.dir.clone(), differences }) }
-}
-
-/// Tokenizer, template and generation settings go with a model that was trained whole.
-fn copy_text_files(from: &std::path::Path, to: &std::path::Path) -> Result<(), TrainError> {
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "generation_config.json",
-        "chat_template.jinja",
-    ] {
-        let source = from.join(name);
-        if source.exists() {
-            std::fs::copy(&source, to.join(name)).map_err(TrainError::io(source))?;
-        }
-    }
-    Ok(())
 }

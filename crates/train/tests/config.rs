@@ -142,3 +142,21 @@ fn the_v2_lite_recipe_reaches_what_it_says() {
         }
     }
 }
+
+proptest::proptest! {
+    /// Any text is read or refused with places inside it, never a panic.
+    #[test]
+    fn any_text_is_read_or_refused(text in "(\\[(model|data|train|adapter|x)\\]\n|(path|rank|train|steps|seed) ?= ?(\"a\"|3|-1|1e9|\\[1, \"b\"\\]|\\{ a = 1 \\}|0x1f)\n|[\\[\\]=\"é\n ]){0,12}", set in "[a-z.=\" é]{0,12}") {
+        let overrides = [set];
+        match RunConfig::parse("r.toml", &text, &overrides) {
+            Ok(config) => drop(config.resolve(BASE).map_err(|e| e.to_string())),
+            Err(error) => {
+                proptest::prop_assert!(!error.faults.is_empty());
+                for place in error.faults.iter().filter_map(|f| f.place.as_ref()) {
+                    proptest::prop_assert!(place.span.end <= error.texts[place.text].text.len());
+                }
+                proptest::prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+}
