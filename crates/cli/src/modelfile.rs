@@ -173,7 +173,11 @@ pub struct Modelfile<'a> {
 impl Modelfile<'_> {
     /// The text, and whether it has a template that renders as the checkpoint's own does.
     pub fn render(&self) -> (String, bool) {
-        let mut out = format!("FROM {}\n", self.from);
+        let mut out = String::from(
+            "# Ollama imports safetensors of some architectures only. For the others, convert this folder with llama.cpp's\n\
+             # convert_hf_to_gguf.py and name the GGUF file after FROM.\n",
+        );
+        out.push_str(&format!("FROM {}\n", self.from));
         let markers = self.template.and_then(|(t, bos)| Markers::of(t, bos));
         let go = markers.map(|m| m.go(self.adds_bos)).filter(|t| !t.contains("\"\"\""));
         match &go {
@@ -251,7 +255,7 @@ mod tests {
         };
         let (text, has_template) = file.render();
         assert!(!has_template);
-        assert!(text.starts_with("FROM .\n# No TEMPLATE"), "{text}");
+        assert!(text.contains("\nFROM .\n# No TEMPLATE"), "{text}");
         assert!(text.contains("PARAMETER temperature 0\n") && text.contains("PARAMETER stop \"<END>\"\n"));
     }
 }

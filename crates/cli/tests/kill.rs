@@ -70,10 +70,10 @@ fn interrupted_and_resumed_is_uninterrupted_to_the_byte() {
     let file = run_file(base.path(), &data, &out);
     let mut child =
         loar(["train", &file, "--events", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut last = String::new();
     let mut sent = false;
-    while let Some(line) = lines.next() {
+    for line in lines {
         last = line.unwrap();
         if !sent && last.contains("\"event\":\"step\"") {
             let status = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();

@@ -249,6 +249,8 @@ const SENTENCES: [&str; 6] = [
 ];
 /// Tokens of a sequence at most: enough to see the gap, cheap on a laptop.
 const LONGEST: usize = 256;
+/// Positions compared at most: three sets of logits are held, 1 GB each at a vocabulary of 129,280.
+const MOST_POSITIONS: usize = 2048;
 
 impl Prompts {
     fn of(args: &Args, model: &Model) -> Result<Self, Failure> {
@@ -285,7 +287,11 @@ impl Prompts {
             s.truncate(longest);
             model.check_ids(s)?;
         }
-        sequences.retain(|s: &Vec<u32>| !s.is_empty());
+        let mut positions = 0;
+        sequences.retain(|s: &Vec<u32>| {
+            positions += s.len();
+            !s.is_empty() && positions <= MOST_POSITIONS
+        });
         Ok(Self { origin, sequences })
     }
 }
