@@ -15,9 +15,9 @@ use targets::Target;
 /// Mutations of each target; a tokenizer or template costs some hundred times a JSON line.
 fn mutations(name: &str) -> usize {
     match name {
-        "tokenizer" | "template" => 400,
-        "config" | "data_parquet" | "data_packed" => 1500,
-        _ => 4000,
+        "tokenizer" | "template" => 1000,
+        "config" | "data_parquet" | "data_packed" => 4000,
+        _ => 8000,
     }
 }
 
