@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod adapter_inspection;
+mod adapter_profile;
 mod answer_view;
+mod architecture;
 mod certificate;
 mod command;
 mod compat;
@@ -16,6 +18,7 @@ mod inspection;
 mod model_dir;
 mod modelfile;
 mod progress;
+mod sample_prompts;
 mod sampling_args;
 mod table;
 
