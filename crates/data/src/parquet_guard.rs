@@ -158,7 +158,7 @@ impl Walk<'_> {
     /// A value of the type that the file writes, which must be the one that `kind` wants.
     fn value(&mut self, written: u8, kind: Option<&Kind>, path: &mut Vec<i16>, visit: Visit<'_>) -> Option<()> {
         match (written, kind) {
-            (1 | 2, None | Some(Kind::Truth)) | (3, None | Some(Kind::Byte)) => self.skip(1),
+            (3, None | Some(Kind::Byte)) => self.skip(1),
             (4..=6, None | Some(Kind::Whole)) => {
                 let number = self.number()?;
                 visit(path, number);
@@ -174,7 +174,8 @@ impl Walk<'_> {
             (12, None) => self.fields(&[], path, visit),
             (12, Some(Kind::Fields(layout))) => self.fields(layout, path, visit),
             (13, None) => self.skip(16),
-            // maps (11), which the format does not have, and fields of another type than theirs
+            // Fields of another type than theirs; maps (11) and lists of truth values (1, 2), which
+            // these structures do not have and the decoder passes over without taking a byte.
             _ => None,
         }
     }
@@ -268,6 +269,8 @@ mod tests {
         assert!(!walks(FOOTER, &[0x15, 2, 0x09, 4, 0x0C, 0x16, 0, 0]));
         // a field that the format does not know yet
         assert!(walks(FOOTER, &[0x15, 2, 0xF5, 2, 0]));
+        // an unknown list of truth values, of which the decoder would not take the bytes
+        assert!(!walks(FOOTER, &[0x15, 2, 0xF9, 0x21, 1, 1, 0]));
     }
 
     #[test]
