@@ -25,10 +25,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ArtifactError> {
 ///
 /// # Errors
 /// As [`write_atomic`]; also when `f` returns an error.
-pub fn write_atomic_with(
-    path: &Path,
-    f: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), ArtifactError> {
+pub fn write_atomic_with(path: &Path, f: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), ArtifactError> {
     replace(path, f).map_err(|source| failure(path, source))?;
     // from here on the new content is in place; only a power cut could still take it back
     sync_dir(&parent(path)).map_err(|source| ArtifactError::Write {
@@ -39,9 +36,7 @@ pub fn write_atomic_with(
 }
 
 fn replace(path: &Path, f: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
     let dir = parent(path);
     std::fs::create_dir_all(&dir)?;
     let mut prefix = std::ffi::OsString::from(".");
@@ -78,14 +73,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     if cfg!(unix) {
         match File::open(dir)?.sync_all() {
             // some network and overlay file systems refuse to sync a folder; the file is in place
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
-                ) =>
-            {
-                Ok(())
-            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
             other => other,
         }
     } else {
@@ -100,20 +88,10 @@ fn failure(path: &Path, source: io::Error) -> ArtifactError {
         "no partial file is left".to_owned()
     };
     let path = path.to_owned();
-    if matches!(
-        source.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    ) {
-        ArtifactError::NoSpace {
-            path,
-            preserved,
-            source,
-        }
+    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    {
+        ArtifactError::NoSpace { path, preserved, source }
     } else {
-        ArtifactError::Write {
-            path,
-            source,
-            preserved,
-        }
+        ArtifactError::Write { path, source, preserved }
     }
 }

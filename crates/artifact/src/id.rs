@@ -80,12 +80,10 @@ impl ContentId {
     /// The 64 hex digits.
     pub fn hex(&self) -> String {
         use fmt::Write as _;
-        self.0
-            .iter()
-            .fold(String::with_capacity(64), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-                text
-            })
+        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+            text
+        })
     }
 
     /// Reads `sha256:<64 hex digits>`, lower or upper case.
@@ -108,10 +106,7 @@ impl ContentId {
 
 /// Id and size in bytes of a file.
 pub(crate) fn hash_file(path: &Path) -> Result<(ContentId, u64), ArtifactError> {
-    let fail = |source| ArtifactError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let fail = |source| ArtifactError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(fail)?;
     let mut hasher = IdHasher::new();
     let mut buffer = vec![0u8; 1 << 18];
@@ -134,36 +129,24 @@ pub(crate) fn list_files(dir: &Path) -> Result<Vec<(String, PathBuf)>, ArtifactE
     let mut found = Vec::new();
     let mut todo = vec![(String::new(), dir.to_owned())];
     while let Some((prefix, folder)) = todo.pop() {
-        let fail = |source| ArtifactError::Read {
-            path: folder.clone(),
-            source,
-        };
+        let fail = |source| ArtifactError::Read { path: folder.clone(), source };
         for entry in std::fs::read_dir(&folder).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let path = entry.path();
-            let refuse = |message: &str| ArtifactError::Entry {
-                path: path.clone(),
-                message: message.to_owned(),
-            };
+            let refuse = |message: &str| ArtifactError::Entry { path: path.clone(), message: message.to_owned() };
             let file_name = entry.file_name();
             let Some(name) = file_name.to_str() else {
                 return Err(refuse("its name is not UTF-8"));
             };
-            let name = if prefix.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{prefix}/{name}")
-            };
+            let name = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
             let kind = entry.file_type().map_err(fail)?;
             if kind.is_dir() {
                 todo.push((name, path));
             } else if kind.is_file() {
                 found.push((name, path));
             } else if kind.is_symlink() {
-                let target = std::fs::metadata(&path).map_err(|source| ArtifactError::Read {
-                    path: path.clone(),
-                    source,
-                })?;
+                let target =
+                    std::fs::metadata(&path).map_err(|source| ArtifactError::Read { path: path.clone(), source })?;
                 if !target.is_file() {
                     return Err(refuse("it is a link to something that is not a file"));
                 }
@@ -199,9 +182,7 @@ impl<'de> Deserialize<'de> for ContentId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is not a content id; expected sha256: and 64 hex digits"
-            ))
+            serde::de::Error::custom(format!("`{text}` is not a content id; expected sha256: and 64 hex digits"))
         })
     }
 }

@@ -111,32 +111,15 @@ impl fmt::Display for Fault {
         match self {
             Self::Missing { path } => write!(f, "`{path}` is missing"),
             Self::Unreadable { path, message } => write!(f, "`{path}` cannot be read: {message}"),
-            Self::Size {
-                path,
-                expected,
-                actual,
-            } => {
-                write!(
-                    f,
-                    "`{path}` has {actual} bytes; the manifest says {expected}"
-                )
+            Self::Size { path, expected, actual } => {
+                write!(f, "`{path}` has {actual} bytes; the manifest says {expected}")
             }
-            Self::Changed {
-                path,
-                expected,
-                actual,
-            } => {
-                write!(
-                    f,
-                    "`{path}` has changed: expected {expected}, found {actual}"
-                )
+            Self::Changed { path, expected, actual } => {
+                write!(f, "`{path}` has changed: expected {expected}, found {actual}")
             }
             Self::Added { path } => write!(f, "`{path}` is not in the manifest"),
             Self::Id { expected, actual } => {
-                write!(
-                    f,
-                    "the manifest was changed: it says id {expected}, its content gives {actual}"
-                )
+                write!(f, "the manifest was changed: it says id {expected}, its content gives {actual}")
             }
         }
     }
@@ -146,9 +129,7 @@ impl fmt::Display for Fault {
 fn is_inside(path: &str) -> bool {
     !path.is_empty()
         && !path.contains(['\\', '\0'])
-        && Path::new(path)
-            .components()
-            .all(|c| matches!(c, Component::Normal(_)))
+        && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
 }
 
 impl Manifest {
@@ -156,21 +137,12 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ArtifactError::Read`] or [`ArtifactError::Entry`].
-    pub fn describe(
-        dir: &Path,
-        kind: &str,
-        parents: Vec<Parent>,
-        facts: Value,
-    ) -> Result<Self, ArtifactError> {
+    pub fn describe(dir: &Path, kind: &str, parents: Vec<Parent>, facts: Value) -> Result<Self, ArtifactError> {
         let mut files = Vec::new();
         for (name, path) in list_files(dir)? {
             if name != MANIFEST_NAME {
                 let (sha256, bytes) = hash_file(&path)?;
-                files.push(FileEntry {
-                    path: name,
-                    bytes,
-                    sha256,
-                });
+                files.push(FileEntry { path: name, bytes, sha256 });
             }
         }
         let mut manifest = Self {
@@ -213,10 +185,8 @@ impl Manifest {
     /// As [`write_atomic`].
     pub fn write(&self, dir: &Path) -> Result<(), ArtifactError> {
         let path = dir.join(MANIFEST_NAME);
-        let mut text = serde_json::to_string_pretty(self).map_err(|e| ArtifactError::Manifest {
-            path: path.clone(),
-            message: e.to_string(),
-        })?;
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|e| ArtifactError::Manifest { path: path.clone(), message: e.to_string() })?;
         text.push('\n');
         write_atomic(&path, text.as_bytes())
     }
@@ -228,10 +198,7 @@ impl Manifest {
     /// files outside its folder.
     pub fn read(dir: &Path) -> Result<Self, ArtifactError> {
         let path = dir.join(MANIFEST_NAME);
-        let fail = |source| ArtifactError::Read {
-            path: path.clone(),
-            source,
-        };
+        let fail = |source| ArtifactError::Read { path: path.clone(), source };
         let bytes = std::fs::metadata(&path).map_err(fail)?.len();
         if bytes > MAX_MANIFEST_BYTES {
             return Err(ArtifactError::Manifest {
@@ -248,19 +215,12 @@ impl Manifest {
     /// # Errors
     /// [`ArtifactError::Manifest`].
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, ArtifactError> {
-        let refuse = |message| ArtifactError::Manifest {
-            path: path.to_owned(),
-            message,
-        };
-        let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|e| refuse(format!("not a manifest: {e}")))?;
+        let refuse = |message| ArtifactError::Manifest { path: path.to_owned(), message };
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|e| refuse(format!("not a manifest: {e}")))?;
         let mut names = HashSet::new();
         for file in &manifest.files {
             if !is_inside(&file.path) {
-                return Err(refuse(format!(
-                    "names `{}`, which is not inside the folder",
-                    file.path
-                )));
+                return Err(refuse(format!("names `{}`, which is not inside the folder", file.path)));
             }
             if !names.insert(file.path.as_str()) {
                 return Err(refuse(format!("names `{}` twice", file.path)));
@@ -275,10 +235,7 @@ impl Manifest {
         let mut faults = Vec::new();
         let actual = self.content_id();
         if actual != self.id {
-            faults.push(Fault::Id {
-                expected: self.id,
-                actual,
-            });
+            faults.push(Fault::Id { expected: self.id, actual });
         }
         for file in &self.files {
             faults.extend(verify_file(file, dir));
@@ -293,10 +250,7 @@ impl Manifest {
                         .map(|(path, _)| Fault::Added { path }),
                 );
             }
-            Err(e) => faults.push(Fault::Unreadable {
-                path: ".".into(),
-                message: e.to_string(),
-            }),
+            Err(e) => faults.push(Fault::Unreadable { path: ".".into(), message: e.to_string() }),
         }
         faults
     }
@@ -305,10 +259,7 @@ impl Manifest {
 fn verify_file(file: &FileEntry, dir: &Path) -> Option<Fault> {
     let name = || file.path.clone();
     if !is_inside(&file.path) {
-        return Some(Fault::Unreadable {
-            path: name(),
-            message: "outside the folder".into(),
-        });
+        return Some(Fault::Unreadable { path: name(), message: "outside the folder".into() });
     }
     let path = dir.join(&file.path);
     // the length first: a torn file is found without reading the rest
@@ -317,30 +268,18 @@ fn verify_file(file: &FileEntry, dir: &Path) -> Option<Fault> {
             return Some(Fault::Missing { path: name() });
         }
         Err(e) => {
-            return Some(Fault::Unreadable {
-                path: name(),
-                message: e.to_string(),
-            });
+            return Some(Fault::Unreadable { path: name(), message: e.to_string() });
         }
         Ok(meta) if meta.len() != file.bytes => {
-            return Some(Fault::Size {
-                path: name(),
-                expected: file.bytes,
-                actual: meta.len(),
-            });
+            return Some(Fault::Size { path: name(), expected: file.bytes, actual: meta.len() });
         }
         Ok(_) => {}
     }
     match hash_file(&path) {
-        Err(e) => Some(Fault::Unreadable {
-            path: name(),
-            message: e.to_string(),
-        }),
-        Ok((actual, _)) if actual != file.sha256 => Some(Fault::Changed {
-            path: name(),
-            expected: file.sha256,
-            actual,
-        }),
+        Err(e) => Some(Fault::Unreadable { path: name(), message: e.to_string() }),
+        Ok((actual, _)) if actual != file.sha256 => {
+            Some(Fault::Changed { path: name(), expected: file.sha256, actual })
+        }
         Ok(_) => None,
     }
 }

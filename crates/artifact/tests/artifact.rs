@@ -5,16 +5,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use loar_artifact::{
-    ArtifactError, ContentId, Fault, IdHasher, MANIFEST_NAME, Manifest, Parent, rfc3339,
-    write_atomic, write_atomic_with,
+    ArtifactError, ContentId, Fault, IdHasher, MANIFEST_NAME, Manifest, Parent, rfc3339, write_atomic,
+    write_atomic_with,
 };
 use serde_json::json;
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -27,10 +25,7 @@ fn a_write_replaces_and_creates_parents() {
     write_atomic(&path, b"two").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"two");
     assert_eq!(names(&dir.path().join("a/b")), ["file.txt"]);
-    write_atomic_with(&path, |out| {
-        (0..100_000u32).try_for_each(|i| out.write_all(&i.to_le_bytes()))
-    })
-    .unwrap();
+    write_atomic_with(&path, |out| (0..100_000u32).try_for_each(|i| out.write_all(&i.to_le_bytes()))).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), 400_000);
 }
 
@@ -41,12 +36,7 @@ fn a_written_file_has_the_mode_of_any_new_file() {
     let dir = tempfile::tempdir().unwrap();
     write_atomic(&dir.path().join("ours"), b"x").unwrap();
     fs::write(dir.path().join("theirs"), b"x").unwrap();
-    let mode = |name: &str| {
-        fs::metadata(dir.path().join(name))
-            .unwrap()
-            .permissions()
-            .mode()
-    };
+    let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
     assert_eq!(mode("ours"), mode("theirs"));
 }
 
@@ -62,10 +52,7 @@ fn a_failing_writer_replaces_nothing_and_leaves_nothing() {
     .unwrap_err();
     assert!(matches!(error, ArtifactError::Write { .. }));
     let text = error.to_string();
-    assert!(
-        text.contains("the source broke") && text.contains("previous file is preserved"),
-        "{text}"
-    );
+    assert!(text.contains("the source broke") && text.contains("previous file is preserved"), "{text}");
     assert_eq!(fs::read(&path).unwrap(), b"the good one");
     assert_eq!(names(dir.path()), ["state.bin"]);
 }
@@ -79,20 +66,12 @@ fn a_full_disk_says_what_is_preserved() {
         Err(io::Error::from(io::ErrorKind::StorageFull))
     };
     let text = write_atomic_with(&path, full).unwrap_err().to_string();
-    assert!(
-        text.contains("no space left") && text.contains("no partial file is left"),
-        "{text}"
-    );
+    assert!(text.contains("no space left") && text.contains("no partial file is left"), "{text}");
     assert!(names(dir.path()).is_empty());
     write_atomic(&path, b"old").unwrap();
     let error = write_atomic_with(&path, full).unwrap_err();
     assert!(matches!(error, ArtifactError::NoSpace { .. }));
-    assert!(
-        error
-            .to_string()
-            .contains("previous file is preserved unchanged"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("previous file is preserved unchanged"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"old");
 }
 
@@ -131,24 +110,14 @@ fn ids_are_sha_256_of_the_content() {
     assert_eq!(id.to_string(), abc);
     assert_eq!(ContentId::parse(abc), Some(id));
     assert_eq!(ContentId::parse(&abc.replace("ba78", "BA78")), Some(id));
-    for wrong in [
-        "",
-        "sha256:",
-        &abc[7..],
-        &abc[..70],
-        &format!("{abc}0"),
-        &abc.replace('b', "g"),
-    ] {
+    for wrong in ["", "sha256:", &abc[7..], &abc[..70], &format!("{abc}0"), &abc.replace('b', "g")] {
         assert_eq!(ContentId::parse(wrong), None, "{wrong}");
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x");
     let content: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
     fs::write(&path, &content).unwrap();
-    assert_eq!(
-        ContentId::of_file(&path).unwrap(),
-        ContentId::of_bytes(&content)
-    );
+    assert_eq!(ContentId::of_file(&path).unwrap(), ContentId::of_bytes(&content));
     let mut hasher = IdHasher::new();
     content.chunks(777).for_each(|c| hasher.update(c));
     assert_eq!(hasher.finish(), ContentId::of_bytes(&content));
@@ -187,26 +156,15 @@ fn links_to_files_count_and_links_to_folders_are_refused() {
     fs::write(dir.path().join("model"), b"weights").unwrap();
     assert_eq!(linked, ContentId::of_dir(dir.path()).unwrap());
     std::os::unix::fs::symlink(dir.path(), dir.path().join("loop")).unwrap();
-    assert!(matches!(
-        ContentId::of_dir(dir.path()),
-        Err(ArtifactError::Entry { .. })
-    ));
+    assert!(matches!(ContentId::of_dir(dir.path()), Err(ArtifactError::Entry { .. })));
 }
 
 fn folder() -> (tempfile::TempDir, Manifest) {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(
-        dir.path().join("adapter_model.safetensors"),
-        vec![7u8; 5000],
-    )
-    .unwrap();
+    fs::write(dir.path().join("adapter_model.safetensors"), vec![7u8; 5000]).unwrap();
     fs::create_dir(dir.path().join("plots")).unwrap();
     fs::write(dir.path().join("plots/loss.svg"), b"<svg/>").unwrap();
-    let parent = Parent {
-        role: "base".into(),
-        path: "models/base".into(),
-        id: ContentId::of_bytes(b"base"),
-    };
+    let parent = Parent { role: "base".into(), path: "models/base".into(), id: ContentId::of_bytes(b"base") };
     let facts = json!({"steps": 10, "z": 1, "a": 0.1});
     let manifest = Manifest::describe(dir.path(), "adapter", vec![parent], facts).unwrap();
     manifest.write(dir.path()).unwrap();
@@ -228,8 +186,7 @@ fn an_untouched_folder_verifies() {
     other[0].path = "elsewhere".into();
     let moved = Manifest::describe(dir.path(), "adapter", other, manifest.facts.clone()).unwrap();
     assert_eq!(moved.id, manifest.id);
-    let different =
-        Manifest::describe(dir.path(), "adapter", vec![], manifest.facts.clone()).unwrap();
+    let different = Manifest::describe(dir.path(), "adapter", vec![], manifest.facts.clone()).unwrap();
     assert_ne!(different.id, manifest.id);
 }
 
@@ -244,23 +201,12 @@ fn verify_finds_torn_flipped_missing_and_added_files() {
     assert_eq!(
         faults,
         [
-            Fault::Size {
-                path: weights.into(),
-                expected: 5000,
-                actual: 4999
-            },
-            Fault::Missing {
-                path: "plots/loss.svg".into()
-            },
-            Fault::Added {
-                path: "extra".into()
-            },
+            Fault::Size { path: weights.into(), expected: 5000, actual: 4999 },
+            Fault::Missing { path: "plots/loss.svg".into() },
+            Fault::Added { path: "extra".into() },
         ]
     );
-    assert_eq!(
-        faults[0].to_string(),
-        format!("`{weights}` has 4999 bytes; the manifest says 5000")
-    );
+    assert_eq!(faults[0].to_string(), format!("`{weights}` has 4999 bytes; the manifest says 5000"));
     // each single flipped bit is found
     let (dir, manifest) = folder();
     for bit in [0usize, 12_345, 39_999] {
@@ -268,10 +214,7 @@ fn verify_finds_torn_flipped_missing_and_added_files() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         fs::write(dir.path().join(weights), bytes).unwrap();
         let faults = manifest.verify(dir.path());
-        assert!(
-            matches!(faults.as_slice(), [Fault::Changed { path, .. }] if path == weights),
-            "{faults:?}"
-        );
+        assert!(matches!(faults.as_slice(), [Fault::Changed { path, .. }] if path == weights), "{faults:?}");
     }
 }
 
@@ -281,16 +224,13 @@ fn facts_with_any_float_keep_the_id() {
     let dir = tempfile::tempdir().unwrap();
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let floats: Vec<f64> = std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         f64::from_bits(state)
     })
     .filter(|v| v.is_finite())
     .take(20_000)
     .collect();
-    let manifest =
-        Manifest::describe(dir.path(), "run", vec![], json!({"losses": floats})).unwrap();
+    let manifest = Manifest::describe(dir.path(), "run", vec![], json!({"losses": floats})).unwrap();
     manifest.write(dir.path()).unwrap();
     assert_eq!(Manifest::read(dir.path()).unwrap().verify(dir.path()), []);
 }
@@ -299,10 +239,7 @@ fn facts_with_any_float_keep_the_id() {
 fn an_edited_manifest_is_found() {
     let (dir, mut manifest) = folder();
     manifest.facts["steps"] = json!(11);
-    assert!(matches!(
-        manifest.verify(dir.path()).as_slice(),
-        [Fault::Id { .. }]
-    ));
+    assert!(matches!(manifest.verify(dir.path()).as_slice(), [Fault::Id { .. }]));
 }
 
 #[test]
@@ -313,10 +250,7 @@ fn damaged_manifests_are_errors_not_panics() {
     for length in 0..whole.len() - 1 {
         // the last byte is a line end
         if length < whole.len() - 1 && Manifest::from_bytes(&whole[..length], &path).is_ok() {
-            panic!(
-                "{length} of {} bytes were read as a whole manifest",
-                whole.len()
-            );
+            panic!("{length} of {} bytes were read as a whole manifest", whole.len());
         }
     }
     for index in 0..whole.len() {
@@ -327,22 +261,13 @@ fn damaged_manifests_are_errors_not_panics() {
         }
     }
     let text = String::from_utf8(whole).unwrap();
-    for (name, part) in [
-        ("../outside", "not inside"),
-        ("/etc/passwd", "not inside"),
-        ("plots/loss.svg", "twice"),
-    ] {
+    for (name, part) in [("../outside", "not inside"), ("/etc/passwd", "not inside"), ("plots/loss.svg", "twice")] {
         let bad = text.replace("adapter_model.safetensors", name);
-        let error = Manifest::from_bytes(bad.as_bytes(), &path)
-            .unwrap_err()
-            .to_string();
+        let error = Manifest::from_bytes(bad.as_bytes(), &path).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
     fs::remove_file(&path).unwrap();
-    assert!(matches!(
-        Manifest::read(dir.path()),
-        Err(ArtifactError::Read { .. })
-    ));
+    assert!(matches!(Manifest::read(dir.path()), Err(ArtifactError::Read { .. })));
 }
 
 #[test]

@@ -13,11 +13,7 @@ use crate::strict;
 use crate::turns::{Reading, list_of, turns};
 
 /// Reads one row. `None` when `reading.faults` has grown.
-pub(crate) fn body(
-    mut row: Map<String, Value>,
-    format: Format,
-    reading: &mut Reading<'_>,
-) -> Option<Body> {
+pub(crate) fn body(mut row: Map<String, Value>, format: Format, reading: &mut Reading<'_>) -> Option<Body> {
     let before = reading.faults.len();
     let body = match format {
         Format::Messages | Format::ShareGpt => chat(&mut row, format, reading),
@@ -34,36 +30,17 @@ pub(crate) fn body(
 }
 
 /// The fault when a field of `format` is not there.
-pub(crate) fn missing(
-    row: &Map<String, Value>,
-    name: &str,
-    format: Format,
-    reading: &mut Reading<'_>,
-) {
+pub(crate) fn missing(row: &Map<String, Value>, name: &str, format: Format, reading: &mut Reading<'_>) {
     let fault = no_schema(row);
     if fault.kind == FaultKind::PreferenceData {
         return reading.faults.push(fault);
     }
-    let mend = format!(
-        "schema `{}` needs it: add it or map its name with `fields`",
-        format.name()
-    );
-    reading.faults.push(
-        RowFault {
-            field: name.into(),
-            kind: FaultKind::MissingField,
-            ..fault
-        }
-        .mend(mend),
-    );
+    let mend = format!("schema `{}` needs it: add it or map its name with `fields`", format.name());
+    reading.faults.push(RowFault { field: name.into(), kind: FaultKind::MissingField, ..fault }.mend(mend));
 }
 
 /// `tools` and `chat_template_kwargs` of the row.
-pub(crate) fn extras(
-    row: &mut Map<String, Value>,
-    into: &mut Conversation,
-    reading: &mut Reading<'_>,
-) {
+pub(crate) fn extras(row: &mut Map<String, Value>, into: &mut Conversation, reading: &mut Reading<'_>) {
     let fields = Fields(reading.options);
     let path = fields.name("tools");
     match fields.take(row, "tools") {
@@ -74,11 +51,7 @@ pub(crate) fn extras(
             Ok(list) if list.is_empty() => {}
             Ok(list) if list.iter().all(Value::is_object) => into.tools = Some(Value::Array(list)),
             Ok(list) => {
-                let odd = list
-                    .iter()
-                    .find(|v| !v.is_object())
-                    .map(describe)
-                    .unwrap_or_default();
+                let odd = list.iter().find(|v| !v.is_object()).map(describe).unwrap_or_default();
                 reading.fault(path, FaultKind::BadTools, odd);
             }
             Err(fault) => reading.fault(path, FaultKind::BadTools, fault.found),
@@ -97,9 +70,7 @@ pub(crate) fn extras(
         }
         other => {
             let fault = RowFault::new(path, FaultKind::WrongType, describe(&other));
-            reading
-                .faults
-                .push(fault.mend("an object is expected here"));
+            reading.faults.push(fault.mend("an object is expected here"));
         }
     }
 }
@@ -123,11 +94,7 @@ pub(crate) fn optional_text(
 fn chat(row: &mut Map<String, Value>, format: Format, reading: &mut Reading<'_>) -> Option<Body> {
     let fields = Fields(reading.options);
     let Some(name) = fields.turns(row, format) else {
-        let name = if format == Format::ShareGpt {
-            "conversations"
-        } else {
-            "messages"
-        };
+        let name = if format == Format::ShareGpt { "conversations" } else { "messages" };
         missing(row, fields.name(name), format, reading);
         return None;
     };
@@ -144,21 +111,12 @@ fn chat(row: &mut Map<String, Value>, format: Format, reading: &mut Reading<'_>)
     let mut messages: Vec<Message> = messages.into_iter().flatten().collect();
     if let Some(system) = optional_text(row, "system", reading) {
         if messages.first().is_some_and(|m| m.role == "system") {
-            let fault = RowFault::new(
-                fields.name("system"),
-                FaultKind::SystemNotFirst,
-                quote(&system),
-            );
-            reading
-                .faults
-                .push(fault.mend("the conversation has its own system message: keep one"));
+            let fault = RowFault::new(fields.name("system"), FaultKind::SystemNotFirst, quote(&system));
+            reading.faults.push(fault.mend("the conversation has its own system message: keep one"));
         }
         messages.insert(0, Message::system(system));
     }
-    let mut conversation = Conversation {
-        messages,
-        ..Conversation::default()
-    };
+    let mut conversation = Conversation { messages, ..Conversation::default() };
     extras(row, &mut conversation, reading);
     Some(Body::Chat(conversation))
 }

@@ -67,10 +67,7 @@ impl<'a> Collector<'a> {
     }
 
     fn settle(&mut self) {
-        let whole = self
-            .waiting
-            .iter()
-            .filter_map(|row| row.value.as_ref().ok());
+        let whole = self.waiting.iter().filter_map(|row| row.value.as_ref().ok());
         self.schema = Some(detect(whole, self.options));
         for row in std::mem::take(&mut self.waiting) {
             self.take(row);
@@ -97,11 +94,7 @@ impl<'a> Collector<'a> {
                     kept.insert(name.clone(), value.clone());
                 }
             }
-            let mut reading = Reading {
-                options: self.options,
-                faults: Vec::new(),
-                ignored: &mut self.ignored,
-            };
+            let mut reading = Reading { options: self.options, faults: Vec::new(), ignored: &mut self.ignored };
             let body = body(row, *format, &mut reading);
             let faults = reading.faults;
             match body {
@@ -115,14 +108,7 @@ impl<'a> Collector<'a> {
                 let content_id = Example::id_of(&body);
                 let source = self.file.to_path_buf();
                 let id = self.id(line);
-                self.dataset.examples.push(Example {
-                    id,
-                    source,
-                    line,
-                    body,
-                    content_id,
-                    kept,
-                });
+                self.dataset.examples.push(Example { id, source, line, body, content_id, kept });
             }
             Err(faults) => self.bad(line, faults),
         }
@@ -134,21 +120,12 @@ impl<'a> Collector<'a> {
 
     fn bad(&mut self, line: usize, faults: Vec<RowFault>) {
         self.counts.bad += 1;
-        let kind = faults
-            .first()
-            .map_or(FaultKind::UnknownSchema, |fault| fault.kind);
-        let placed: Vec<Fault> = faults
-            .into_iter()
-            .map(|f| f.at(PathBuf::from(self.file), Some(line)))
-            .collect();
+        let kind = faults.first().map_or(FaultKind::UnknownSchema, |fault| fault.kind);
+        let placed: Vec<Fault> = faults.into_iter().map(|f| f.at(PathBuf::from(self.file), Some(line))).collect();
         if self.options.on_bad_row == OnBadRow::Drop {
             let reason: Vec<String> = placed.iter().map(Fault::reason).collect();
             let reason = reason.join("; ");
-            self.dataset.dropped.push(Dropped {
-                id: self.id(line),
-                kind,
-                reason,
-            });
+            self.dataset.dropped.push(Dropped { id: self.id(line), kind, reason });
         } else {
             placed.into_iter().for_each(|fault| self.faults.add(fault));
         }

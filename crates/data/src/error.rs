@@ -62,10 +62,7 @@ impl fmt::Display for Faults {
         }
         if self.bad_files == 0 && self.good_rows > 0 {
             let rest = many(self.good_rows, "row");
-            write!(
-                f,
-                "\nto go on with the other {rest}, set `on_bad_row = \"drop\"`"
-            )?;
+            write!(f, "\nto go on with the other {rest}, set `on_bad_row = \"drop\"`")?;
         }
         Ok(())
     }

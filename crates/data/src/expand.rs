@@ -30,25 +30,19 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Expanded {
                 let before = out.files.len();
                 walk(path, 0, &mut out, &mut seen);
                 if out.files.len() == before {
-                    let fault =
-                        RowFault::new("", FaultKind::EmptyFile, "a folder without data files");
+                    let fault = RowFault::new("", FaultKind::EmptyFile, "a folder without data files");
                     out.faults.push((path.clone(), fault));
                 }
             }
             Ok(meta) if meta.is_file() => {
                 if !add(path, &mut out, &mut seen) {
-                    let fault = RowFault::new(
-                        "",
-                        FaultKind::Unreadable,
-                        "a file that is already in the list",
-                    );
+                    let fault = RowFault::new("", FaultKind::Unreadable, "a file that is already in the list");
                     out.faults.push((path.clone(), fault.mend("name it once")));
                 }
             }
             Ok(_) => {
                 let fault = RowFault::new("", FaultKind::Unreadable, "a pipe or device");
-                out.faults
-                    .push((path.clone(), fault.mend("write it to a file first")));
+                out.faults.push((path.clone(), fault.mend("write it to a file first")));
             }
         }
     }
@@ -82,9 +76,7 @@ fn walk(folder: &Path, depth: usize, out: &mut Expanded, seen: &mut BTreeSet<Pat
     let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths {
-        let hidden = path
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
         if hidden {
             out.passed.push((path, "a hidden name".into()));
             continue;
@@ -92,13 +84,11 @@ fn walk(folder: &Path, depth: usize, out: &mut Expanded, seen: &mut BTreeSet<Pat
         match fs::metadata(&path) {
             Ok(meta) if meta.is_dir() && depth < DEPTH => walk(&path, depth + 1, out, seen),
             Ok(meta) if meta.is_dir() => {
-                out.passed
-                    .push((path, format!("nested more than {DEPTH} folders deep")));
+                out.passed.push((path, format!("nested more than {DEPTH} folders deep")));
             }
             Ok(meta) if meta.is_file() && is_data(&path) => {
                 if !add(&path, out, seen) {
-                    out.passed
-                        .push((path, "a second way to a file already in the list".into()));
+                    out.passed.push((path, "a second way to a file already in the list".into()));
                 }
             }
             Ok(_) => out.passed.push((path, "the name does not say data".into())),

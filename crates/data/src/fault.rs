@@ -153,12 +153,7 @@ pub(crate) struct RowFault {
 
 impl RowFault {
     pub fn new(field: impl Into<String>, kind: FaultKind, found: impl Into<String>) -> Self {
-        RowFault {
-            field: field.into(),
-            kind,
-            found: found.into(),
-            mend: None,
-        }
+        RowFault { field: field.into(), kind, found: found.into(), mend: None }
     }
 
     pub fn mend(mut self, mend: impl Into<String>) -> Self {
@@ -167,14 +162,7 @@ impl RowFault {
     }
 
     pub fn at(self, file: PathBuf, line: Option<usize>) -> Fault {
-        Fault {
-            file,
-            line,
-            field: self.field,
-            kind: self.kind,
-            found: self.found,
-            mend: self.mend,
-        }
+        Fault { file, line, field: self.field, kind: self.kind, found: self.found, mend: self.mend }
     }
 }
 
@@ -217,12 +205,7 @@ impl fmt::Display for Fault {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
-        write!(
-            f,
-            ": {}; {}",
-            self.reason(),
-            self.mend.as_deref().unwrap_or(self.kind.mend())
-        )
+        write!(f, ": {}; {}", self.reason(), self.mend.as_deref().unwrap_or(self.kind.mend()))
     }
 }
 

@@ -95,10 +95,7 @@ impl<R: Read> Read for Bounded<R> {
             return Err(io::Error::other(Unpacked(text)));
         }
         if unpacked > RATIO_FROM && unpacked > packed.saturating_mul(self.ratio) {
-            let text = format!(
-                "{unpacked} bytes and more out of {packed}, over {} for each",
-                self.ratio
-            );
+            let text = format!("{unpacked} bytes and more out of {packed}, over {} for each", self.ratio);
             return Err(io::Error::other(Unpacked(text)));
         }
         Ok(taken)
@@ -171,10 +168,7 @@ pub(crate) fn open<'a>(source: &Source<'a>, options: &ReadOptions) -> Result<Ope
         Source::Bytes(_, bytes) => (Box::new(*bytes), bytes.len() as u64),
     };
     let digest = Digest::new();
-    let raw = Hashing {
-        inner: raw,
-        digest: Rc::clone(&digest.0),
-    };
+    let raw = Hashing { inner: raw, digest: Rc::clone(&digest.0) };
     let mut raw = BufReader::with_capacity(BUFFER, raw);
     let head = head(&mut raw)?;
 
@@ -188,13 +182,7 @@ pub(crate) fn open<'a>(source: &Source<'a>, options: &ReadOptions) -> Result<Ope
     }
     let bound = |inner: Box<dyn Read + 'a>| -> Box<dyn BufRead + 'a> {
         let (max, ratio) = (options.max_unpacked_bytes, options.max_unpack_ratio);
-        let bounded = Bounded {
-            inner,
-            packed,
-            unpacked: 0,
-            max,
-            ratio,
-        };
+        let bounded = Bounded { inner, packed, unpacked: 0, max, ratio };
         Box::new(BufReader::with_capacity(BUFFER, bounded))
     };
     let packed_name = matches!(extension.as_str(), "gz" | "gzip" | "zst" | "zstd");
@@ -224,9 +212,7 @@ pub(crate) fn open<'a>(source: &Source<'a>, options: &ReadOptions) -> Result<Ope
         }
     }
     if head.starts_with(GZIP) || head.starts_with(ZSTD) || head.starts_with(PARQUET) {
-        return Err(unsupported(
-            "a second compressed or Parquet file inside a compressed one".into(),
-        ));
+        return Err(unsupported("a second compressed or Parquet file inside a compressed one".into()));
     }
     if head.get(257..262) == Some(b"ustar".as_slice()) {
         return Err(unsupported("a tar archive".into()));
@@ -241,13 +227,7 @@ pub(crate) fn open<'a>(source: &Source<'a>, options: &ReadOptions) -> Result<Ope
         Container::Json if options.container.is_none() => json_or_lines(reader, options)?,
         other => (other, reader),
     };
-    Ok(Opened::Stream {
-        reader,
-        container,
-        tabs,
-        why,
-        digest,
-    })
+    Ok(Opened::Stream { reader, container, tabs, why, digest })
 }
 
 /// Up to 512 leading bytes, left in place as far as one fill of the buffer gives them.
@@ -262,9 +242,7 @@ fn head(reader: &mut dyn BufRead) -> Result<Vec<u8>, RowFault> {
 }
 
 pub(crate) fn lower_extension(path: &Path) -> String {
-    path.extension()
-        .map(|e| e.to_string_lossy().to_ascii_lowercase())
-        .unwrap_or_default()
+    path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
 }
 
 /// The container a name stands for.
@@ -279,20 +257,9 @@ pub(crate) fn by_extension(extension: &str) -> Option<Container> {
     })
 }
 
-fn tell(
-    extension: &str,
-    head: &[u8],
-    options: &ReadOptions,
-) -> Result<(Container, String), RowFault> {
-    let first = head
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(head)
-        .iter()
-        .find(|b| !b.is_ascii_whitespace())
-        .copied();
-    let named = options
-        .container
-        .map(|c| (c, format!("`container = \"{}\"`", c.name())));
+fn tell(extension: &str, head: &[u8], options: &ReadOptions) -> Result<(Container, String), RowFault> {
+    let first = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).iter().find(|b| !b.is_ascii_whitespace()).copied();
+    let named = options.container.map(|c| (c, format!("`container = \"{}\"`", c.name())));
     let by_name = by_extension(extension).map(|c| (c, format!("the name .{extension}")));
     let by_bytes = match first {
         Some(b'{' | b'[') => Some((Container::Json, "a leading bracket".to_owned())),
@@ -311,10 +278,7 @@ fn tell(
         return Err(RowFault::new("", FaultKind::BrokenParquet, found));
     }
     if container == Container::Jsonl && first == Some(b'[') && options.container.is_none() {
-        return Ok((
-            Container::Json,
-            format!("{why}, but the bytes are one JSON array"),
-        ));
+        return Ok((Container::Json, format!("{why}, but the bytes are one JSON array")));
     }
     Ok((container, why))
 }
@@ -336,11 +300,7 @@ fn json_or_lines<'a>(
     let mut start = 0;
     loop {
         let room = (options.max_row_bytes as u64 + 1).saturating_sub(seen.len() as u64);
-        let taken = reader
-            .by_ref()
-            .take(room)
-            .read_until(b'\n', &mut seen)
-            .map_err(|e| io_fault(&e))?;
+        let taken = reader.by_ref().take(room).read_until(b'\n', &mut seen).map_err(|e| io_fault(&e))?;
         let line = seen.get(start..).unwrap_or_default().trim_ascii();
         if taken == 0 || !line.is_empty() {
             break;
@@ -348,16 +308,11 @@ fn json_or_lines<'a>(
         start = seen.len();
     }
     let text = seen.get(start..).unwrap_or_default().trim_ascii();
-    let whole =
-        text.starts_with(b"{") && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+    let whole = text.starts_with(b"{") && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
     let more = whole && {
         let rest = reader.fill_buf().map_err(|e| io_fault(&e))?;
         rest.iter().any(|b| !b.is_ascii_whitespace())
     };
-    let container = if more {
-        Container::Jsonl
-    } else {
-        Container::Json
-    };
+    let container = if more { Container::Jsonl } else { Container::Json };
     Ok((container, Box::new(io::Cursor::new(seen).chain(reader))))
 }

@@ -65,10 +65,7 @@ impl Scanner<'_> {
 
     fn broken(&self, found: String) -> Stop {
         let fault = RowFault::new("", FaultKind::BrokenJson, found);
-        Stop::Fault {
-            line: self.line,
-            fault,
-        }
+        Stop::Fault { line: self.line, fault }
     }
 
     fn unexpected(&self, found: Option<u8>, expected: &str) -> Stop {
@@ -90,9 +87,8 @@ impl Scanner<'_> {
                 if depth == 0 && !in_string && total > 0 {
                     break;
                 }
-                let mut stop = self.broken(format!(
-                    "the end of the file inside a value of {total} bytes that starts on line {start}"
-                ));
+                let mut stop = self
+                    .broken(format!("the end of the file inside a value of {total} bytes that starts on line {start}"));
                 if let Stop::Fault { line, .. } = &mut stop {
                     *line = start;
                 }
@@ -113,10 +109,7 @@ impl Scanner<'_> {
                     }
                 } else {
                     // A bare word or number ends before the byte that ends it.
-                    let ends = matches!(
-                        byte,
-                        b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r'
-                    );
+                    let ends = matches!(byte, b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r');
                     if depth == 0 && ends {
                         done = true;
                         break;
@@ -145,20 +138,13 @@ impl Scanner<'_> {
                 break;
             }
         }
-        if total > self.max as u64 {
-            Ok(Scanned::TooLong(total))
-        } else {
-            Ok(Scanned::Bytes(bytes))
-        }
+        if total > self.max as u64 { Ok(Scanned::TooLong(total)) } else { Ok(Scanned::Bytes(bytes)) }
     }
 
     fn row(&mut self, sink: &mut dyn FnMut(RawRow)) -> Result<(), Stop> {
         let line = self.line;
         match self.value()? {
-            Scanned::Bytes(bytes) => sink(RawRow {
-                line,
-                value: strict::object(&bytes),
-            }),
+            Scanned::Bytes(bytes) => sink(RawRow { line, value: strict::object(&bytes) }),
             Scanned::TooLong(total) => sink(RawRow::bad(line, too_long(total, self.max))),
         }
         Ok(())
@@ -183,10 +169,7 @@ impl Scanner<'_> {
         let (mut list, mut row_field): (Option<String>, Option<String>) = (None, None);
         if self.next_solid()? == Some(b'}') {
             self.bump(b'}');
-            sink(RawRow {
-                line: start,
-                value: Ok(serde_json::Map::new()),
-            });
+            sink(RawRow { line: start, value: Ok(serde_json::Map::new()) });
             return Ok(());
         }
         loop {
@@ -203,16 +186,10 @@ impl Scanner<'_> {
                 other => return Err(self.unexpected(other, "`:`")),
             }
             let name = serde_json::from_slice::<String>(&key).unwrap_or_default();
-            let is_list = self.next_solid()? == Some(b'[')
-                && row_field.is_none()
-                && !is_row_field(&name, self.options);
+            let is_list = self.next_solid()? == Some(b'[') && row_field.is_none() && !is_row_field(&name, self.options);
             if is_list && self.list_of_objects()? {
                 if let Some(first) = &list {
-                    let found = format!(
-                        "two lists of objects, {} and {}",
-                        quote(first),
-                        quote(&name)
-                    );
+                    let found = format!("two lists of objects, {} and {}", quote(first), quote(&name));
                     return Err(self.broken(found));
                 }
                 self.rest_of_array(sink)?;
@@ -221,20 +198,12 @@ impl Scanner<'_> {
             } else {
                 if is_row_field(&name, self.options) {
                     if let Some(rows) = &list {
-                        let both = format!(
-                            "the list {} beside the row field {}",
-                            quote(rows),
-                            quote(&name)
-                        );
+                        let both = format!("the list {} beside the row field {}", quote(rows), quote(&name));
                         return Err(self.broken(both));
                     }
                     row_field = Some(name);
                 }
-                let taken = if is_list {
-                    self.rest_as_value()?
-                } else {
-                    self.value()?
-                };
+                let taken = if is_list { self.rest_as_value()? } else { self.value()? };
                 let add = |seen: &mut Vec<u8>, bytes: &[u8]| {
                     if list.is_none() {
                         seen.extend(bytes);
@@ -276,10 +245,7 @@ impl Scanner<'_> {
                 sink(RawRow::bad(start, too_long(total, self.max)));
             } else {
                 seen.push(b'}');
-                sink(RawRow {
-                    line: start,
-                    value: strict::object(&seen),
-                });
+                sink(RawRow { line: start, value: strict::object(&seen) });
             }
         }
         Ok(())
@@ -347,11 +313,7 @@ impl Scanner<'_> {
                 bytes.clear();
             }
         }
-        if total > self.max as u64 {
-            Ok(Scanned::TooLong(total))
-        } else {
-            Ok(Scanned::Bytes(bytes))
-        }
+        if total > self.max as u64 { Ok(Scanned::TooLong(total)) } else { Ok(Scanned::Bytes(bytes)) }
     }
 }
 
@@ -361,25 +323,12 @@ fn too_long(total: u64, max: usize) -> RowFault {
 }
 
 fn shown(byte: u8) -> String {
-    if byte.is_ascii_graphic() {
-        char::from(byte).to_string()
-    } else {
-        format!("0x{byte:02x}")
-    }
+    if byte.is_ascii_graphic() { char::from(byte).to_string() } else { format!("0x{byte:02x}") }
 }
 
 /// Hands every row of the document to `sink`.
-pub(crate) fn json(
-    reader: &mut dyn BufRead,
-    options: &ReadOptions,
-    sink: Sink<'_>,
-) -> Result<(), Stop> {
-    let mut scanner = Scanner {
-        options,
-        reader,
-        line: 1,
-        max: options.max_row_bytes,
-    };
+pub(crate) fn json(reader: &mut dyn BufRead, options: &ReadOptions, sink: Sink<'_>) -> Result<(), Stop> {
+    let mut scanner = Scanner { options, reader, line: 1, max: options.max_row_bytes };
     loop {
         match scanner.next_solid()? {
             None => return Ok(()),

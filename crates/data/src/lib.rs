@@ -32,8 +32,6 @@ mod turns;
 pub use dataset::{Dataset, Dropped, Example, FileReport};
 pub use error::{DataError, Faults, SHOWN_FAULTS};
 pub use fault::{Fault, FaultKind};
-pub use options::{
-    Container, FIELD_NAMES, Format, OnBadRow, PairStyle, ROLES, ReadOptions, TextUnit, ThinkTags,
-};
+pub use options::{Container, FIELD_NAMES, Format, OnBadRow, PairStyle, ROLES, ReadOptions, TextUnit, ThinkTags};
 pub use read::{read, read_bytes};
 pub use split::{EvalSize, Split, split};

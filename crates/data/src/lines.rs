@@ -11,11 +11,7 @@ use crate::strict;
 ///
 /// Returns the number of bytes the line has in the stream, its end included (0 at the end of the
 /// stream); `line` holds at most `max` of them.
-pub(crate) fn next_line(
-    reader: &mut dyn BufRead,
-    line: &mut Vec<u8>,
-    max: usize,
-) -> io::Result<u64> {
+pub(crate) fn next_line(reader: &mut dyn BufRead, line: &mut Vec<u8>, max: usize) -> io::Result<u64> {
     line.clear();
     let mut total = 0_u64;
     loop {
@@ -53,19 +49,13 @@ pub(crate) fn jsonl(reader: &mut dyn BufRead, max: usize, sink: Sink<'_>) -> io:
         // One byte of line end; a final line without one is at most one byte more generous.
         if taken > max as u64 + 1 {
             let found = format!("{taken} bytes where at most {max} are allowed");
-            sink(RawRow::bad(
-                number,
-                RowFault::new("", FaultKind::RowTooLong, found),
-            ));
+            sink(RawRow::bad(number, RowFault::new("", FaultKind::RowTooLong, found)));
             continue;
         }
         let text = line.trim_ascii();
         if text.is_empty() {
             continue;
         }
-        sink(RawRow {
-            line: number,
-            value: strict::object(text),
-        });
+        sink(RawRow { line: number, value: strict::object(text) });
     }
 }

@@ -221,10 +221,7 @@ impl ReadOptions {
         }
         for (from, to) in &self.roles {
             if !ROLES.contains(&to.as_str()) {
-                wrong.push(format!(
-                    "`roles` maps `{from}` to `{to}`; the right side is one of {}",
-                    ROLES.join(", ")
-                ));
+                wrong.push(format!("`roles` maps `{from}` to `{to}`; the right side is one of {}", ROLES.join(", ")));
             }
         }
         if let Some(delimiter) = self.csv_delimiter

@@ -26,18 +26,10 @@ pub(crate) fn check(messages: &[Option<Message>], base: &str, reading: &mut Read
         let assistant = message.role == "assistant";
         let blank = message.content.trim().is_empty();
         if !assistant && !message.tool_calls.is_empty() {
-            reading.fault(
-                &path,
-                FaultKind::ToolCallOutsideAssistant,
-                quote(&message.role),
-            );
+            reading.fault(&path, FaultKind::ToolCallOutsideAssistant, quote(&message.role));
         }
         if !assistant && message.reasoning_content.is_some() {
-            reading.fault(
-                &path,
-                FaultKind::ReasoningOutsideAssistant,
-                quote(&message.role),
-            );
+            reading.fault(&path, FaultKind::ReasoningOutsideAssistant, quote(&message.role));
         }
         match message.role.as_str() {
             "system" => {
@@ -57,8 +49,7 @@ pub(crate) fn check(messages: &[Option<Message>], base: &str, reading: &mut Read
                 if !started {
                     reading.fault(&path, FaultKind::FirstTurnNotUser, quote(&message.role));
                 } else if before.is_some_and(|m| m.role == "assistant") {
-                    let found =
-                        format!("{} after {}", quote(&message.content), open_or_text(before));
+                    let found = format!("{} after {}", quote(&message.content), open_or_text(before));
                     reading.fault(&path, FaultKind::AssistantAfterAssistant, found);
                 }
                 if blank && message.tool_calls.is_empty() {
@@ -76,9 +67,7 @@ pub(crate) fn check(messages: &[Option<Message>], base: &str, reading: &mut Read
                 (None, _) if !started => {
                     reading.fault(&path, FaultKind::FirstTurnNotUser, quote(&message.role));
                 }
-                (None, _) => {
-                    reading.fault(&path, FaultKind::ToolWithoutCall, quote(&message.content))
-                }
+                (None, _) => reading.fault(&path, FaultKind::ToolWithoutCall, quote(&message.content)),
                 (Some(ids), Some(id)) if !ids.is_empty() && !ids.contains(id.as_str()) => {
                     let path = format!("{path}.tool_call_id");
                     reading.fault(&path, FaultKind::UnknownToolCallId, quote(id));
@@ -111,8 +100,5 @@ fn open_or_text(before: Option<&Message>) -> String {
 }
 
 fn ids(calls: &[Value]) -> BTreeSet<&str> {
-    calls
-        .iter()
-        .filter_map(|call| call.get("id")?.as_str())
-        .collect()
+    calls.iter().filter_map(|call| call.get("id")?.as_str()).collect()
 }

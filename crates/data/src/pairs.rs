@@ -31,11 +31,7 @@ fn short_chat(
     message.reasoning_content = optional_text(row, "reasoning_content", reading);
     apart(&mut message, answer_path, reading);
     if message.content.trim().is_empty() {
-        reading.fault(
-            answer_path,
-            FaultKind::EmptyAssistantTurn,
-            quote(&message.content),
-        );
+        reading.fault(answer_path, FaultKind::EmptyAssistantTurn, quote(&message.content));
     }
     conversation.messages.push(message);
     extras(row, &mut conversation, reading);
@@ -46,10 +42,7 @@ fn short_chat(
 fn history(row: &mut Map<String, Value>, messages: &mut Vec<Message>, reading: &mut Reading<'_>) {
     let fields = Fields(reading.options);
     let base = fields.name("history");
-    let list = match fields
-        .take(row, "history")
-        .map(|value| list_of(value, base))
-    {
+    let list = match fields.take(row, "history").map(|value| list_of(value, base)) {
         None => return,
         Some(Err(fault)) => return reading.faults.push(fault),
         Some(Ok(list)) => list,
@@ -59,39 +52,23 @@ fn history(row: &mut Map<String, Value>, messages: &mut Vec<Message>, reading: &
         let texts: Option<[String; 2]> = match pair {
             Value::Array(pair) => pair
                 .into_iter()
-                .map(|v| {
-                    if let Value::String(text) = v {
-                        Some(text)
-                    } else {
-                        None
-                    }
-                })
+                .map(|v| if let Value::String(text) = v { Some(text) } else { None })
                 .collect::<Option<Vec<_>>>()
                 .and_then(|texts| texts.try_into().ok()),
             _ => None,
         };
         let Some([user, answer]) = texts else {
             let fault = RowFault::new(path, FaultKind::WrongType, "something else than two texts");
-            reading
-                .faults
-                .push(fault.mend("write each earlier exchange as [\"user\", \"assistant\"]"));
+            reading.faults.push(fault.mend("write each earlier exchange as [\"user\", \"assistant\"]"));
             continue;
         };
         if user.trim().is_empty() {
-            reading.fault(
-                &format!("{path}[0]"),
-                FaultKind::EmptyUserTurn,
-                quote(&user),
-            );
+            reading.fault(&format!("{path}[0]"), FaultKind::EmptyUserTurn, quote(&user));
         }
         let mut message = Message::assistant(answer);
         apart(&mut message, &format!("{path}[1]"), reading);
         if message.content.trim().is_empty() {
-            reading.fault(
-                &format!("{path}[1]"),
-                FaultKind::EmptyAssistantTurn,
-                quote(&message.content),
-            );
+            reading.fault(&format!("{path}[1]"), FaultKind::EmptyAssistantTurn, quote(&message.content));
         }
         messages.extend([Message::user(user), message]);
     }
@@ -114,16 +91,9 @@ pub(crate) fn alpaca(row: &mut Map<String, Value>, reading: &mut Reading<'_>) ->
         _ => instruction,
     };
     let answer_path = fields.name(output);
-    let answer = text_of(fields.take(row, output)?, answer_path)
-        .map_err(|f| reading.faults.push(f))
-        .ok()?;
+    let answer = text_of(fields.take(row, output)?, answer_path).map_err(|f| reading.faults.push(f)).ok()?;
     if before == reading.faults.len() {
-        return short_chat(
-            row,
-            (user, fields.name("instruction")),
-            (answer, answer_path),
-            reading,
-        );
+        return short_chat(row, (user, fields.name("instruction")), (answer, answer_path), reading);
     }
     None
 }
@@ -131,13 +101,10 @@ pub(crate) fn alpaca(row: &mut Map<String, Value>, reading: &mut Reading<'_>) ->
 /// The text of an answer; a list of exactly one text (ESFT's `answers`) counts as that text.
 fn answer_text(value: Value, path: &str) -> Result<String, RowFault> {
     match value {
-        Value::Array(mut list) if list.len() == 1 => {
-            text_of(list.swap_remove(0), &format!("{path}[0]"))
-        }
+        Value::Array(mut list) if list.len() == 1 => text_of(list.swap_remove(0), &format!("{path}[0]")),
         Value::Array(list) => {
             let found = format!("{} answers", list.len());
-            Err(RowFault::new(path, FaultKind::WrongType, found)
-                .mend("keep one answer to train on"))
+            Err(RowFault::new(path, FaultKind::WrongType, found).mend("keep one answer to train on"))
         }
         other => text_of(other, path),
     }
@@ -147,20 +114,10 @@ pub(crate) fn pair(row: &mut Map<String, Value>, reading: &mut Reading<'_>) -> O
     let fields = Fields(reading.options);
     let (prompt, completion) = fields.pair(row);
     if prompt.is_none() {
-        missing(
-            row,
-            fields.name("prompt"),
-            Format::PromptCompletion,
-            reading,
-        );
+        missing(row, fields.name("prompt"), Format::PromptCompletion, reading);
     }
     if completion.is_none() {
-        missing(
-            row,
-            fields.name("completion"),
-            Format::PromptCompletion,
-            reading,
-        );
+        missing(row, fields.name("completion"), Format::PromptCompletion, reading);
     }
     let (prompt, completion) = (prompt?, completion?);
     let (prompt_path, completion_path) = (fields.name(prompt), fields.name(completion));
@@ -170,41 +127,23 @@ pub(crate) fn pair(row: &mut Map<String, Value>, reading: &mut Reading<'_>) -> O
         // ESFT's evaluation rows carry the same answers twice; the second is not a lost field.
         row.swap_remove("raw_answers");
     }
-    let turn_list =
-        |v: &Value| matches!(v, Value::Array(l) if l.first().is_some_and(Value::is_object));
+    let turn_list = |v: &Value| matches!(v, Value::Array(l) if l.first().is_some_and(Value::is_object));
     if turn_list(&question) || turn_list(&answer) {
-        return turn_pair(
-            row,
-            (question, prompt_path),
-            (answer, completion_path),
-            reading,
-        );
+        return turn_pair(row, (question, prompt_path), (answer, completion_path), reading);
     }
-    let question = text_of(question, prompt_path)
-        .map_err(|f| reading.faults.push(f))
-        .ok();
-    let answer = answer_text(answer, completion_path)
-        .map_err(|f| reading.faults.push(f))
-        .ok();
+    let question = text_of(question, prompt_path).map_err(|f| reading.faults.push(f)).ok();
+    let answer = answer_text(answer, completion_path).map_err(|f| reading.faults.push(f)).ok();
     let (question, answer) = (question?, answer?);
     let reasoned = fields.get(row, "reasoning_content").is_some();
     if !raw_pair(reading.options, prompt, completion) || reasoned {
-        return short_chat(
-            row,
-            (question, prompt_path),
-            (answer, completion_path),
-            reading,
-        );
+        return short_chat(row, (question, prompt_path), (answer, completion_path), reading);
     }
     for (text, path) in [(&question, prompt_path), (&answer, completion_path)] {
         if text.trim().is_empty() {
             reading.fault(path, FaultKind::EmptyField, quote(text));
         }
     }
-    Some(Body::Completion {
-        prompt: question,
-        completion: answer,
-    })
+    Some(Body::Completion { prompt: question, completion: answer })
 }
 
 /// TRL's conversational pair: both sides are lists of turns, and only the completion is trained.
@@ -231,10 +170,8 @@ fn turn_pair(
     messages.extend(read(completion, completion_path, "assistant", reading));
     let base = format!("{prompt_path}+{completion_path}");
     order::check(&messages, &base, reading);
-    let mut conversation = Conversation {
-        messages: messages.into_iter().flatten().collect(),
-        ..Conversation::default()
-    };
+    let mut conversation =
+        Conversation { messages: messages.into_iter().flatten().collect(), ..Conversation::default() };
     extras(row, &mut conversation, reading);
     Some(Body::Chat(conversation))
 }

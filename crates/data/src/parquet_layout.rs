@@ -20,16 +20,8 @@ use Kind::{Byte, Double, Fields, List, Text, Truth, Whole};
 
 const EMPTY: Kind = Fields(&[]);
 
-const STATISTICS: Kind = Fields(&[
-    (1, Text),
-    (2, Text),
-    (3, Whole),
-    (4, Whole),
-    (5, Text),
-    (6, Text),
-    (7, Truth),
-    (8, Truth),
-]);
+const STATISTICS: Kind =
+    Fields(&[(1, Text), (2, Text), (3, Whole), (4, Whole), (5, Text), (6, Text), (7, Truth), (8, Truth)]);
 
 const TIME: Kind = Fields(&[(1, Truth), (2, Fields(&[(1, EMPTY), (2, EMPTY), (3, EMPTY)]))]);
 
@@ -70,16 +62,8 @@ const KEY_VALUE: Kind = Fields(&[(1, Text), (2, Text)]);
 
 const SIZE_STATISTICS: Kind = Fields(&[(1, Whole), (2, List(&Whole)), (3, List(&Whole))]);
 
-const BOUNDING_BOX: Kind = Fields(&[
-    (1, Double),
-    (2, Double),
-    (3, Double),
-    (4, Double),
-    (5, Double),
-    (6, Double),
-    (7, Double),
-    (8, Double),
-]);
+const BOUNDING_BOX: Kind =
+    Fields(&[(1, Double), (2, Double), (3, Double), (4, Double), (5, Double), (6, Double), (7, Double), (8, Double)]);
 
 const COLUMN_METADATA: Kind = Fields(&[
     (1, Whole),
@@ -101,15 +85,8 @@ const COLUMN_METADATA: Kind = Fields(&[
     (17, Fields(&[(1, BOUNDING_BOX), (2, List(&Whole))])),
 ]);
 
-const COLUMN: Kind = Fields(&[
-    (1, Text),
-    (2, Whole),
-    (3, COLUMN_METADATA),
-    (4, Whole),
-    (5, Whole),
-    (6, Whole),
-    (7, Whole),
-]);
+const COLUMN: Kind =
+    Fields(&[(1, Text), (2, Whole), (3, COLUMN_METADATA), (4, Whole), (5, Whole), (6, Whole), (7, Whole)]);
 
 const ROW_GROUP: Kind = Fields(&[
     (1, List(&COLUMN)),
@@ -141,17 +118,5 @@ pub(crate) const PAGE_HEADER: &[(i16, Kind)] = &[
     (5, Fields(&[(1, Whole), (2, Whole), (3, Whole), (4, Whole), (5, STATISTICS)])),
     (6, EMPTY),
     (7, Fields(&[(1, Whole), (2, Whole), (3, Truth)])),
-    (
-        8,
-        Fields(&[
-            (1, Whole),
-            (2, Whole),
-            (3, Whole),
-            (4, Whole),
-            (5, Whole),
-            (6, Whole),
-            (7, Truth),
-            (8, STATISTICS),
-        ]),
-    ),
+    (8, Fields(&[(1, Whole), (2, Whole), (3, Whole), (4, Whole), (5, Whole), (6, Whole), (7, Truth), (8, STATISTICS)])),
 ];

@@ -36,11 +36,7 @@ pub(crate) fn parquet<R: ChunkReader + 'static>(
         .map_err(|error| broken(short(&error.to_string())))?;
     let metadata = reader.metadata();
     let announced = metadata.file_metadata().num_rows();
-    let unpacked: u64 = metadata
-        .row_groups()
-        .iter()
-        .map(|group| group.total_byte_size().max(0) as u64)
-        .sum();
+    let unpacked: u64 = metadata.row_groups().iter().map(|group| group.total_byte_size().max(0) as u64).sum();
     if unpacked > max_unpacked {
         let found = format!("{unpacked} bytes announced where at most {max_unpacked} are allowed");
         return Err(RowFault::new("", FaultKind::TooLarge, found));
@@ -56,16 +52,11 @@ pub(crate) fn parquet<R: ChunkReader + 'static>(
         let next = catch_unwind(AssertUnwindSafe(|| rows.next()));
         let row = match next {
             Err(_) => {
-                return Err(broken(format!(
-                    "a page that cannot be decoded after row {number}"
-                )));
+                return Err(broken(format!("a page that cannot be decoded after row {number}")));
             }
             Ok(None) => break,
             Ok(Some(Err(error))) => {
-                return Err(broken(format!(
-                    "after row {number}: {}",
-                    short(&error.to_string())
-                )));
+                return Err(broken(format!("after row {number}: {}", short(&error.to_string()))));
             }
             Ok(Some(Ok(row))) => row,
         };
@@ -83,15 +74,10 @@ pub(crate) fn parquet<R: ChunkReader + 'static>(
         } else {
             value
         };
-        sink(RawRow {
-            line: number,
-            value,
-        });
+        sink(RawRow { line: number, value });
     }
     if i64::try_from(number).ok() != Some(announced) {
-        return Err(broken(format!(
-            "{number} rows where the footer announces {announced}"
-        )));
+        return Err(broken(format!("{number} rows where the footer announces {announced}")));
     }
     Ok(())
 }
@@ -105,10 +91,7 @@ fn object(row: Row, size: &mut usize) -> Result<Map<String, Value>, RowFault> {
                 *size += text.len();
                 Value::String(text)
             }
-            field => value(&field, size).map_err(|fault| RowFault {
-                field: name.clone(),
-                ..fault
-            })?,
+            field => value(&field, size).map_err(|fault| RowFault { field: name.clone(), ..fault })?,
         };
         map.insert(name, value);
     }
@@ -139,11 +122,8 @@ fn value(field: &Field, size: &mut usize) -> Result<Value, RowFault> {
             match std::str::from_utf8(bytes.data()) {
                 Ok(text) => Value::String(text.to_owned()),
                 Err(error) => {
-                    let found = format!(
-                        "a binary value of {} bytes, wrong from byte {}",
-                        bytes.len(),
-                        error.valid_up_to() + 1
-                    );
+                    let found =
+                        format!("a binary value of {} bytes, wrong from byte {}", bytes.len(), error.valid_up_to() + 1);
                     return Err(RowFault::new("", FaultKind::InvalidUtf8, found));
                 }
             }
@@ -155,12 +135,9 @@ fn value(field: &Field, size: &mut usize) -> Result<Value, RowFault> {
             }
             Value::Object(map)
         }
-        Field::ListInternal(list) => Value::Array(
-            list.elements()
-                .iter()
-                .map(|field| value(field, size))
-                .collect::<Result<_, _>>()?,
-        ),
+        Field::ListInternal(list) => {
+            Value::Array(list.elements().iter().map(|field| value(field, size)).collect::<Result<_, _>>()?)
+        }
         Field::MapInternal(pairs) => {
             let mut map = Map::new();
             for (key, field) in pairs.entries() {
@@ -182,8 +159,5 @@ fn number(v: f64) -> Value {
 }
 
 fn short(text: &str) -> String {
-    text.chars()
-        .take(160)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().take(160).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -11,12 +11,7 @@ use crate::options::TextUnit;
 use crate::rows::{RawRow, Sink};
 
 /// Hands every example to `sink`. Line ends become `\n`; blank lines around an example go.
-pub(crate) fn text(
-    reader: &mut dyn BufRead,
-    unit: TextUnit,
-    max: usize,
-    sink: Sink<'_>,
-) -> io::Result<()> {
+pub(crate) fn text(reader: &mut dyn BufRead, unit: TextUnit, max: usize, sink: Sink<'_>) -> io::Result<()> {
     let mut block = Vec::new();
     let (mut start, mut number, mut size) = (1, 0, 0_u64);
     let mut line = Vec::new();
@@ -52,10 +47,7 @@ fn flush(block: &mut Vec<u8>, line: usize, size: u64, max: usize, sink: &mut dyn
     let bytes = std::mem::take(block);
     if size > max as u64 {
         let found = format!("{size} bytes where at most {max} are allowed");
-        sink(RawRow::bad(
-            line,
-            RowFault::new("", FaultKind::RowTooLong, found),
-        ));
+        sink(RawRow::bad(line, RowFault::new("", FaultKind::RowTooLong, found)));
         return;
     }
     if bytes.is_empty() {
@@ -64,11 +56,7 @@ fn flush(block: &mut Vec<u8>, line: usize, size: u64, max: usize, sink: &mut dyn
     let value = String::from_utf8(bytes)
         .map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;
-            RowFault::new(
-                "",
-                FaultKind::InvalidUtf8,
-                format!("a wrong byte at byte {at}"),
-            )
+            RowFault::new("", FaultKind::InvalidUtf8, format!("a wrong byte at byte {at}"))
         })
         .map(|text| {
             let mut map = Map::new();

@@ -30,10 +30,7 @@ pub fn read(paths: &[PathBuf], options: &ReadOptions) -> Result<Dataset, DataErr
         return Err(DataError::NoFiles("the list of paths is empty".into()));
     }
     let expanded = expand(paths);
-    let mut dataset = Dataset {
-        passed_over: expanded.passed,
-        ..Dataset::default()
-    };
+    let mut dataset = Dataset { passed_over: expanded.passed, ..Dataset::default() };
     let mut faults = Faults::default();
     for (path, fault) in expanded.faults {
         faults.bad_files += 1;
@@ -74,12 +71,7 @@ fn finish(dataset: Dataset, faults: Faults) -> Result<Dataset, DataError> {
 /// Where the rows of an opened source ended.
 type Ended = Result<(), (Option<usize>, RowFault)>;
 
-fn read_source(
-    source: &Source<'_>,
-    options: &ReadOptions,
-    dataset: &mut Dataset,
-    faults: &mut Faults,
-) {
+fn read_source(source: &Source<'_>, options: &ReadOptions, dataset: &mut Dataset, faults: &mut Faults) {
     let path = source.path().to_path_buf();
     let opened = match open(source, options) {
         Ok(opened) => opened,
@@ -88,13 +80,7 @@ fn read_source(
             return faults.add(fault.at(path, None));
         }
     };
-    let plain = matches!(
-        &opened,
-        Opened::Stream {
-            container: Container::Text,
-            ..
-        }
-    );
+    let plain = matches!(&opened, Opened::Stream { container: Container::Text, .. });
     let known = match options.format {
         Some(format) => Some((format, format!("`format = \"{}\"`", format.name()))),
         None if plain => Some((Format::Text, "plain text".to_owned())),
@@ -112,13 +98,10 @@ fn read_source(
     let end_fault = match (ended, id) {
         (Err(fault), _) => Some(fault),
         (Ok(()), Err(fault)) => Some((None, fault)),
-        (Ok(()), Ok(_)) if counts.rows == 0 => {
-            Some((None, RowFault::new("", FaultKind::EmptyFile, "")))
-        }
+        (Ok(()), Ok(_)) if counts.rows == 0 => Some((None, RowFault::new("", FaultKind::EmptyFile, ""))),
         (Ok(()), Ok((content_id, bytes))) => {
             // Without a schema every row is a fault already; the format then only fills the report.
-            let (format, format_why) =
-                told.unwrap_or((Format::Messages, "no row fits a known schema".into()));
+            let (format, format_why) = told.unwrap_or((Format::Messages, "no row fits a known schema".into()));
             dataset.files.push(FileReport {
                 path: path.clone(),
                 bytes,
@@ -152,13 +135,7 @@ fn rows(
     let max = options.max_row_bytes;
     let mut sink = |row| collector.push(row);
     match opened {
-        Opened::Stream {
-            mut reader,
-            container,
-            tabs,
-            why,
-            digest,
-        } => {
+        Opened::Stream { mut reader, container, tabs, why, digest } => {
             let io = |error: std::io::Error| (None, io_fault(&error));
             let stop = |stop: Stop| match stop {
                 Stop::Io(error) => (None, io_fault(&error)),
@@ -179,31 +156,20 @@ fn rows(
             let ended = parquet(file, max, options.max_unpacked_bytes, options.max_unpack_ratio, &mut sink);
             let why = "the leading bytes PAR1".to_owned();
             let id = file_id(source.path());
-            (
-                ended.map_err(|fault| (None, fault)),
-                Container::Parquet,
-                why,
-                id,
-            )
+            (ended.map_err(|fault| (None, fault)), Container::Parquet, why, id)
         }
         Opened::ParquetBytes(bytes) => {
             let id = Ok((ContentId::of_bytes(&bytes), bytes.len() as u64));
             let file = Bytes::from(bytes);
             let ended = parquet(file, max, options.max_unpacked_bytes, options.max_unpack_ratio, &mut sink);
             let why = "the leading bytes PAR1".to_owned();
-            (
-                ended.map_err(|fault| (None, fault)),
-                Container::Parquet,
-                why,
-                id,
-            )
+            (ended.map_err(|fault| (None, fault)), Container::Parquet, why, id)
         }
     }
 }
 
 fn file_id(path: &Path) -> Identity {
     let bytes = std::fs::metadata(path).map_err(|e| io_fault(&e))?.len();
-    let id = ContentId::of_file(path)
-        .map_err(|error| RowFault::new("", FaultKind::Unreadable, error.to_string()))?;
+    let id = ContentId::of_file(path).map_err(|error| RowFault::new("", FaultKind::Unreadable, error.to_string()))?;
     Ok((id, bytes))
 }

@@ -16,10 +16,7 @@ pub(crate) struct RawRow {
 
 impl RawRow {
     pub fn bad(line: usize, fault: RowFault) -> Self {
-        RawRow {
-            line,
-            value: Err(fault),
-        }
+        RawRow { line, value: Err(fault) }
     }
 }
 

@@ -11,15 +11,7 @@ pub(crate) const PROBE: usize = 16;
 
 /// Names of the prompt and of the completion, by preference.
 const PROMPTS: [&str; 5] = ["prompt", "question", "query", "problem", "input"];
-const COMPLETIONS: [&str; 7] = [
-    "completion",
-    "response",
-    "answer",
-    "output",
-    "solution",
-    "answers",
-    "raw_answers",
-];
+const COMPLETIONS: [&str; 7] = ["completion", "response", "answer", "output", "solution", "answers", "raw_answers"];
 
 /// Further names that belong to a row and never wrap a list of rows.
 const ROW_FIELDS: [&str; 11] = [
@@ -79,9 +71,7 @@ impl<'a> Fields<'a> {
             None if self.mapped(ours) => {
                 let mut parts = name.split('.');
                 let first = row.get_mut(parts.next()?)?;
-                parts
-                    .try_fold(first, |value, part| value.get_mut(part))
-                    .map(Value::take)
+                parts.try_fold(first, |value, part| value.get_mut(part)).map(Value::take)
             }
             None => None,
             Some(_) => row.swap_remove(name),
@@ -93,18 +83,12 @@ impl<'a> Fields<'a> {
         if self.mapped(ours) {
             return self.get(row, ours).map(|_| ours);
         }
-        names
-            .iter()
-            .copied()
-            .find(|name| self.get(row, name).is_some())
+        names.iter().copied().find(|name| self.get(row, name).is_some())
     }
 
     /// Our names of the prompt and the completion of a pair, if both are there.
     pub fn pair(&self, row: &Map<String, Value>) -> (Option<&'a str>, Option<&'a str>) {
-        (
-            self.first(row, "prompt", &PROMPTS),
-            self.first(row, "completion", &COMPLETIONS),
-        )
+        (self.first(row, "prompt", &PROMPTS), self.first(row, "completion", &COMPLETIONS))
     }
 
     /// The name of an Alpaca row's answer.
@@ -120,11 +104,7 @@ impl<'a> Fields<'a> {
     /// The name of a list of turns.
     pub fn turns(&self, row: &Map<String, Value>, format: Format) -> Option<&'a str> {
         match format {
-            Format::ShareGpt => self.first(
-                row,
-                "conversations",
-                &["conversations", "conversation", "messages"],
-            ),
+            Format::ShareGpt => self.first(row, "conversations", &["conversations", "conversation", "messages"]),
             _ => self.first(row, "messages", &["messages", "conversations"]),
         }
     }
@@ -135,9 +115,7 @@ pub(crate) fn raw_pair(options: &ReadOptions, prompt: &str, completion: &str) ->
     match options.pairs {
         PairStyle::Chat => false,
         PairStyle::Completion => true,
-        PairStyle::Auto => {
-            prompt == "prompt" && matches!(completion, "completion" | "answers" | "raw_answers")
-        }
+        PairStyle::Auto => prompt == "prompt" && matches!(completion, "completion" | "answers" | "raw_answers"),
     }
 }
 
@@ -160,21 +138,13 @@ fn fits(row: &Map<String, Value>, fields: Fields<'_>) -> Option<(Format, String)
     if fields.get(row, "instruction").is_some()
         && let Some(output) = fields.output(row)
     {
-        let why = format!(
-            "`{}` and `{}`",
-            fields.name("instruction"),
-            fields.name(output)
-        );
+        let why = format!("`{}` and `{}`", fields.name("instruction"), fields.name(output));
         return Some((Format::Alpaca, why));
     }
     if let (Some(prompt), Some(completion)) = fields.pair(row)
         && prompt != completion
     {
-        let why = format!(
-            "`{}` and `{}`",
-            fields.name(prompt),
-            fields.name(completion)
-        );
+        let why = format!("`{}` and `{}`", fields.name(prompt), fields.name(completion));
         return Some((Format::PromptCompletion, why));
     }
     let text = fields.text(row)?;
@@ -189,17 +159,10 @@ pub(crate) fn detect<'r>(
 ) -> Option<(Format, String)> {
     vote(rows.clone().map(|row| fits(row, Fields(options)))).or_else(|| {
         let fill = |value: &Value| {
-            if value.is_null() {
-                Value::String("[".into())
-            } else {
-                value.clone()
-            }
+            if value.is_null() { Value::String("[".into()) } else { value.clone() }
         };
         vote(rows.map(|row| {
-            let row = row
-                .iter()
-                .map(|(name, value)| (name.clone(), fill(value)))
-                .collect();
+            let row = row.iter().map(|(name, value)| (name.clone(), fill(value))).collect();
             fits(&row, Fields(options))
         }))
     })
@@ -217,15 +180,8 @@ fn vote(fitted: impl Iterator<Item = Option<(Format, String)>>) -> Option<(Forma
         }
     }
     let best = votes.iter().rev().max_by_key(|(.., count)| *count)?;
-    let rows = if looked == 1 {
-        "row".to_owned()
-    } else {
-        format!("{looked} rows")
-    };
-    Some((
-        best.0,
-        format!("{} in {} of the first {rows}", best.1, best.2),
-    ))
+    let rows = if looked == 1 { "row".to_owned() } else { format!("{looked} rows") };
+    Some((best.0, format!("{} in {} of the first {rows}", best.1, best.2)))
 }
 
 /// The fault for a row that fits nothing.

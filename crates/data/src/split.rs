@@ -41,11 +41,7 @@ impl Split {
         }
         let (mut train, mut eval) = (Vec::new(), Vec::new());
         for (example, held_out) in examples.into_iter().zip(in_eval) {
-            if held_out {
-                eval.push(example)
-            } else {
-                train.push(example)
-            }
+            if held_out { eval.push(example) } else { train.push(example) }
         }
         (train, eval)
     }
@@ -68,9 +64,7 @@ fn key(seed: u64, content: &ContentId) -> ContentId {
 pub fn split(dataset: &Dataset, size: EvalSize, seed: u64) -> Result<Split, DataError> {
     let rows = dataset.examples.len();
     let wanted = match size {
-        EvalSize::Fraction(share) if share > 0.0 && share < 1.0 => {
-            ((rows as f64 * share).round() as usize).max(1)
-        }
+        EvalSize::Fraction(share) if share > 0.0 && share < 1.0 => ((rows as f64 * share).round() as usize).max(1),
         EvalSize::Fraction(share) => {
             let text = format!("`eval_fraction` is {share}; give a number above 0 and below 1");
             return Err(DataError::Split(text));
@@ -90,15 +84,9 @@ pub fn split(dataset: &Dataset, size: EvalSize, seed: u64) -> Result<Split, Data
     }
     let mut groups: BTreeMap<ContentId, Vec<usize>> = BTreeMap::new();
     for (index, example) in dataset.examples.iter().enumerate() {
-        groups
-            .entry(key(seed, &example.content_id))
-            .or_default()
-            .push(index);
+        groups.entry(key(seed, &example.content_id)).or_default().push(index);
     }
-    let mut split = Split {
-        exact_duplicates: rows - groups.len(),
-        ..Split::default()
-    };
+    let mut split = Split { exact_duplicates: rows - groups.len(), ..Split::default() };
     for group in groups.into_values() {
         if split.eval.len() + group.len() <= wanted {
             split.eval.extend(group);

@@ -112,19 +112,11 @@ pub(crate) fn value(bytes: &[u8]) -> Result<Value, RowFault> {
             }
             let what = full.split(" at line ").next().unwrap_or(&full);
             let place = if error.line() > 1 {
-                format!(
-                    "line {} of the row, column {}",
-                    error.line(),
-                    error.column()
-                )
+                format!("line {} of the row, column {}", error.line(), error.column())
             } else {
                 format!("column {}", error.column())
             };
-            Err(RowFault::new(
-                "",
-                FaultKind::InvalidJson,
-                format!("at {place}: {what}"),
-            ))
+            Err(RowFault::new("", FaultKind::InvalidJson, format!("at {place}: {what}")))
         }
     }
 }

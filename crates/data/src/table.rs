@@ -35,9 +35,7 @@ impl Read for Meter<'_> {
         if self.left.get() == 0 {
             return Err(io::Error::other(Endless));
         }
-        let room = usize::try_from(self.left.get())
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let room = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = buffer.get_mut(..room).unwrap_or_default();
         let taken = self.inner.read(buffer)?;
         let body = buffer.get(..taken).unwrap_or_default();
@@ -68,12 +66,7 @@ fn sniff(reader: &mut dyn BufRead, tabs: bool) -> io::Result<u8> {
 }
 
 /// Hands every record to `sink`.
-pub(crate) fn csv(
-    reader: &mut dyn BufRead,
-    options: &ReadOptions,
-    tabs: bool,
-    sink: Sink<'_>,
-) -> Result<(), Stop> {
+pub(crate) fn csv(reader: &mut dyn BufRead, options: &ReadOptions, tabs: bool, sink: Sink<'_>) -> Result<(), Stop> {
     let delimiter = match options.csv_delimiter.map(u8::try_from) {
         Some(Ok(byte)) => byte,
         _ => sniff(reader, tabs)?,
@@ -81,11 +74,7 @@ pub(crate) fn csv(
     let budget = (options.max_row_bytes as u64).saturating_add(AHEAD);
     let left = Rc::new(Cell::new(budget));
     let quotes = Rc::new(Cell::new(0));
-    let meter = Meter {
-        inner: reader,
-        left: Rc::clone(&left),
-        quotes: Rc::clone(&quotes),
-    };
+    let meter = Meter { inner: reader, left: Rc::clone(&left), quotes: Rc::clone(&quotes) };
     let mut csv = ReaderBuilder::new()
         .delimiter(delimiter)
         .has_headers(false)
@@ -93,20 +82,14 @@ pub(crate) fn csv(
         .buffer_capacity(AHEAD as usize)
         .from_reader(meter);
     let mut record = ByteRecord::new();
-    let end = |line: u64, fault: RowFault| Stop::Fault {
-        line: to_usize(line),
-        fault,
-    };
+    let end = |line: u64, fault: RowFault| Stop::Fault { line: to_usize(line), fault };
     let stop = |error: csv::Error, line: u64| match error.into_kind() {
         csv::ErrorKind::Io(error) if error.get_ref().is_some_and(|e| e.is::<Endless>()) => {
             let found = format!("more than {} bytes", options.max_row_bytes);
             end(line, RowFault::new("", FaultKind::EndlessRecord, found))
         }
         csv::ErrorKind::Io(error) => Stop::Io(error),
-        other => end(
-            line,
-            RowFault::new("", FaultKind::BadHeader, format!("{other:?}")),
-        ),
+        other => end(line, RowFault::new("", FaultKind::BadHeader, format!("{other:?}"))),
     };
 
     if !csv.read_byte_record(&mut record).map_err(|e| stop(e, 1))? {
@@ -119,24 +102,16 @@ pub(crate) fn csv(
     loop {
         left.set(budget);
         let line = csv.position().line();
-        let more = csv
-            .read_byte_record(&mut next)
-            .map_err(|error| stop(error, line))?;
+        let more = csv.read_byte_record(&mut next).map_err(|error| stop(error, line))?;
         if let Some(line) = held {
             let last = record.iter().next_back().unwrap_or_default();
             let value = if !more && quotes.get() % 2 == 1 && last.contains(&b'\n') {
-                let found = format!(
-                    "a last field of {} bytes up to the end of the file",
-                    last.len()
-                );
+                let found = format!("a last field of {} bytes up to the end of the file", last.len());
                 Err(RowFault::new("", FaultKind::UnclosedQuote, found))
             } else {
                 fields(&names, &record)
             };
-            sink(RawRow {
-                line: to_usize(line),
-                value,
-            });
+            sink(RawRow { line: to_usize(line), value });
         }
         if !more {
             return Ok(());
@@ -172,27 +147,16 @@ fn header(record: &ByteRecord) -> Result<Vec<String>, RowFault> {
 
 fn fields(names: &[String], record: &ByteRecord) -> Result<Map<String, Value>, RowFault> {
     if record.len() != names.len() {
-        let found = format!(
-            "{} columns where the header has {}",
-            record.len(),
-            names.len()
-        );
+        let found = format!("{} columns where the header has {}", record.len(), names.len());
         return Err(RowFault::new("", FaultKind::ColumnCount, found));
     }
     let mut map = Map::new();
     for (name, cell) in names.iter().zip(record.iter()) {
         let text = std::str::from_utf8(cell).map_err(|error| {
-            let found = format!(
-                "a wrong byte at byte {} of the cell",
-                error.valid_up_to() + 1
-            );
+            let found = format!("a wrong byte at byte {} of the cell", error.valid_up_to() + 1);
             RowFault::new(name.as_str(), FaultKind::InvalidUtf8, found)
         })?;
-        let value = if text.is_empty() {
-            Value::Null
-        } else {
-            Value::String(text.to_owned())
-        };
+        let value = if text.is_empty() { Value::Null } else { Value::String(text.to_owned()) };
         map.insert(name.clone(), value);
     }
     Ok(map)

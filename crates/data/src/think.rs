@@ -14,10 +14,7 @@ pub(crate) type Parts = (Option<String>, String);
 /// Splits the content of an assistant turn. Line breaks next to the tags go: the templates write
 /// their own.
 pub(crate) fn split(content: String, mode: ThinkTags) -> Result<Parts, (FaultKind, String)> {
-    let (opens, closes) = (
-        content.matches(OPEN).count(),
-        content.matches(CLOSE).count(),
-    );
+    let (opens, closes) = (content.matches(OPEN).count(), content.matches(CLOSE).count());
     if mode == ThinkTags::Keep || (opens == 0 && closes == 0) {
         return Ok((None, content));
     }
@@ -36,19 +33,13 @@ pub(crate) fn split(content: String, mode: ThinkTags) -> Result<Parts, (FaultKin
     };
     match inner.split_once(CLOSE) {
         Some((before, after)) => Ok(parts(before, after)),
-        None => Err((
-            FaultKind::ThinkNotClosed,
-            format!("{} bytes of thinking", inner.len()),
-        )),
+        None => Err((FaultKind::ThinkNotClosed, format!("{} bytes of thinking", inner.len()))),
     }
 }
 
 fn parts(before: &str, after: &str) -> Parts {
     let breaks = ['\n', '\r'];
-    (
-        Some(before.trim_matches(breaks).to_owned()),
-        after.trim_start_matches(breaks).to_owned(),
-    )
+    (Some(before.trim_matches(breaks).to_owned()), after.trim_start_matches(breaks).to_owned())
 }
 
 #[cfg(test)]
@@ -59,20 +50,11 @@ mod tests {
     fn a_leading_pair_is_taken_apart() {
         let ok = |text: &str, mode| split(text.to_owned(), mode).unwrap();
         let some = |r: &str, a: &str| (Some(r.to_owned()), a.to_owned());
-        assert_eq!(
-            ok("<think>\na\n\nb\n</think>\n\n4", ThinkTags::Split),
-            some("a\n\nb", "4")
-        );
+        assert_eq!(ok("<think>\na\n\nb\n</think>\n\n4", ThinkTags::Split), some("a\n\nb", "4"));
         assert_eq!(ok(" \n<think>a</think>4", ThinkTags::Split), some("a", "4"));
-        assert_eq!(
-            ok("<think>\n\n</think>\n\n4", ThinkTags::Split),
-            some("", "4")
-        );
+        assert_eq!(ok("<think>\n\n</think>\n\n4", ThinkTags::Split), some("", "4"));
         assert_eq!(ok("plain", ThinkTags::Split), (None, "plain".into()));
-        assert_eq!(
-            ok("a</think>\n4", ThinkTags::SplitPrefilled),
-            some("a", "4")
-        );
+        assert_eq!(ok("a</think>\n4", ThinkTags::SplitPrefilled), some("a", "4"));
         assert_eq!(ok("x <think>", ThinkTags::Keep), (None, "x <think>".into()));
     }
 

@@ -58,30 +58,23 @@ const ALIASES: [(&str, &str); 16] = [
 /// A list, given as such or as JSON text.
 pub(crate) fn list_of(value: Value, path: &str) -> Result<Vec<Value>, RowFault> {
     let value = match value {
-        Value::String(text) if text.trim_start().starts_with('[') => strict::value(text.as_bytes())
-            .map_err(|fault| {
-                let found = format!(
-                    "JSON text that cannot be read: {} {}",
-                    fault.kind, fault.found
-                );
+        Value::String(text) if text.trim_start().starts_with('[') => {
+            strict::value(text.as_bytes()).map_err(|fault| {
+                let found = format!("JSON text that cannot be read: {} {}", fault.kind, fault.found);
                 RowFault::new(path, FaultKind::WrongType, found)
-            })?,
+            })?
+        }
         other => other,
     };
     match value {
         Value::Array(list) => Ok(list),
-        other => Err(RowFault::new(path, FaultKind::WrongType, describe(&other))
-            .mend("a list is expected here")),
+        other => Err(RowFault::new(path, FaultKind::WrongType, describe(&other)).mend("a list is expected here")),
     }
 }
 
 /// Reads the turns of `list`; `base` is the path of the list. A turn with a fault of its own is
 /// `None`, so that the others keep their places.
-pub(crate) fn turns(
-    list: Vec<Value>,
-    base: &str,
-    reading: &mut Reading<'_>,
-) -> Vec<Option<Message>> {
+pub(crate) fn turns(list: Vec<Value>, base: &str, reading: &mut Reading<'_>) -> Vec<Option<Message>> {
     if list.is_empty() {
         reading.fault(base, FaultKind::EmptyConversation, "an empty list");
     }
@@ -92,9 +85,7 @@ pub(crate) fn turns(
             Value::Object(turn) => message(turn, &path, base, reading),
             other => {
                 let fault = RowFault::new(path, FaultKind::WrongType, describe(&other));
-                reading
-                    .faults
-                    .push(fault.mend("a turn is an object with a role and a content"));
+                reading.faults.push(fault.mend("a turn is an object with a role and a content"));
                 None
             }
         });
@@ -102,18 +93,11 @@ pub(crate) fn turns(
     messages
 }
 
-fn message(
-    mut turn: Map<String, Value>,
-    path: &str,
-    base: &str,
-    reading: &mut Reading<'_>,
-) -> Option<Message> {
+fn message(mut turn: Map<String, Value>, path: &str, base: &str, reading: &mut Reading<'_>) -> Option<Message> {
     let options = reading.options;
     let fields = Fields(options);
     let before = reading.faults.len();
-    let key = ["role", "from"]
-        .into_iter()
-        .find(|k| fields.get(&turn, k).is_some());
+    let key = ["role", "from"].into_iter().find(|k| fields.get(&turn, k).is_some());
     let (role, called_by_role) = match key.and_then(|k| Some((k, fields.take(&mut turn, k)?))) {
         None => {
             let keys: Vec<&str> = turn.keys().take(8).map(String::as_str).collect();
@@ -130,21 +114,14 @@ fn message(
                 }
                 Ok(name) => {
                     let mapped = options.roles.get(&name).map(String::as_str);
-                    let known = ALIASES
-                        .iter()
-                        .find(|(from, _)| *from == name)
-                        .map(|(_, to)| *to);
+                    let known = ALIASES.iter().find(|(from, _)| *from == name).map(|(_, to)| *to);
                     let role = mapped.or(known);
                     if role.is_none() {
                         let mend = format!(
                             "use system, user, assistant or tool, or map it with `roles = {{{name:?} = \"user\"}}`"
                         );
                         let fault = RowFault::new(path, FaultKind::UnknownRole, quote(&name));
-                        reading.faults.push(if name.len() > 32 {
-                            fault
-                        } else {
-                            fault.mend(mend)
-                        });
+                        reading.faults.push(if name.len() > 32 { fault } else { fault.mend(mend) });
                     }
                     let called = matches!(name.as_str(), "function_call" | "tool_call");
                     (role, called)
@@ -152,9 +129,7 @@ fn message(
             }
         }
     };
-    let key = ["content", "value"]
-        .into_iter()
-        .find(|k| turn.contains_key(fields.name(k)));
+    let key = ["content", "value"].into_iter().find(|k| turn.contains_key(fields.name(k)));
     let content_path = format!("{path}.{}", fields.name(key.unwrap_or("content")));
     let content = key.and_then(|k| fields.take(&mut turn, k));
     let mut calls = Vec::new();
@@ -166,11 +141,7 @@ fn message(
         }
     }
     if let Some(value) = turn.swap_remove("function_call").filter(|v| !v.is_null()) {
-        calls.extend(tool_calls(
-            vec![value],
-            &format!("{path}.function_call"),
-            reading,
-        ));
+        calls.extend(tool_calls(vec![value], &format!("{path}.function_call"), reading));
     }
     let mut text = String::new();
     match content {
@@ -205,14 +176,8 @@ fn message(
                 Ok(found) if reasoning.is_none() => reasoning = Some(found),
                 Ok(found) if reasoning.as_ref() == Some(&found) => {}
                 Ok(found) => {
-                    let fault = RowFault::new(
-                        format!("{path}.{name}"),
-                        FaultKind::DuplicateKey,
-                        quote(&found),
-                    );
-                    reading
-                        .faults
-                        .push(fault.mend("keep one of the reasoning fields"));
+                    let fault = RowFault::new(format!("{path}.{name}"), FaultKind::DuplicateKey, quote(&found));
+                    reading.faults.push(fault.mend("keep one of the reasoning fields"));
                 }
                 Err(fault) => reading.faults.push(fault),
             }
@@ -220,9 +185,7 @@ fn message(
     }
     let optional = |turn: &mut Map<String, Value>, name, reading: &mut Reading<'_>| {
         let value = fields.take(turn, name)?;
-        text_of(value, &format!("{path}.{}", fields.name(name)))
-            .map_err(|f| reading.faults.push(f))
-            .ok()
+        text_of(value, &format!("{path}.{}", fields.name(name))).map_err(|f| reading.faults.push(f)).ok()
     };
     let tool_call_id = optional(&mut turn, "tool_call_id", reading);
     let name = optional(&mut turn, "name", reading);
@@ -298,38 +261,22 @@ fn content_text(value: Value, path: &str) -> Result<String, Vec<RowFault>> {
         match part {
             Value::String(piece) => text.push_str(&piece),
             Value::Object(mut part) => {
-                let kind = part
-                    .get("type")
-                    .and_then(Value::as_str)
-                    .unwrap_or("text")
-                    .to_owned();
+                let kind = part.get("type").and_then(Value::as_str).unwrap_or("text").to_owned();
                 match part.swap_remove("text") {
                     Some(Value::String(piece)) if kind == "text" => text.push_str(&piece),
                     Some(other) if kind == "text" && !other.is_null() => {
                         faults.extend(text_of(other, &format!("{path}.text")).err());
                     }
                     _ if kind == "text" => {
-                        faults.push(RowFault::new(
-                            format!("{path}.text"),
-                            FaultKind::MissingField,
-                            "",
-                        ));
+                        faults.push(RowFault::new(format!("{path}.text"), FaultKind::MissingField, ""));
                     }
-                    _ => faults.push(RowFault::new(
-                        path,
-                        FaultKind::UnsupportedPart,
-                        quote(&kind),
-                    )),
+                    _ => faults.push(RowFault::new(path, FaultKind::UnsupportedPart, quote(&kind))),
                 }
             }
             other => faults.extend(text_of(other, &path).err()),
         }
     }
-    if faults.is_empty() {
-        Ok(text)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(text) } else { Err(faults) }
 }
 
 /// Calls in OpenAI's form; the flat `{name, arguments}` is wrapped.
@@ -355,11 +302,7 @@ fn tool_calls(list: Vec<Value>, base: &str, reading: &mut Reading<'_>) -> Vec<Va
         let name = function.and_then(|f| f.get("name"));
         if !matches!(name, Some(Value::String(name)) if !name.is_empty()) {
             let found = describe(name.unwrap_or(&Value::Null));
-            reading.fault(
-                &format!("{path}.function.name"),
-                FaultKind::BadToolCall,
-                found,
-            );
+            reading.fault(&format!("{path}.function.name"), FaultKind::BadToolCall, found);
             continue;
         }
         let path = format!("{path}.function.arguments");
@@ -369,18 +312,14 @@ fn tool_calls(list: Vec<Value>, base: &str, reading: &mut Reading<'_>) -> Vec<Va
                 // A model trained on arguments that do not parse will write such arguments.
                 if !matches!(strict::value(text.as_bytes()), Ok(Value::Object(_))) {
                     let fault = RowFault::new(path, FaultKind::BadToolCall, quote(text));
-                    reading
-                        .faults
-                        .push(fault.mend("write the arguments as a JSON object"));
+                    reading.faults.push(fault.mend("write the arguments as a JSON object"));
                     continue;
                 }
             }
             other => {
                 let found = describe(other.unwrap_or(&Value::Null));
                 let fault = RowFault::new(path, FaultKind::BadToolCall, found);
-                reading
-                    .faults
-                    .push(fault.mend("write the arguments as a JSON object"));
+                reading.faults.push(fault.mend("write the arguments as a JSON object"));
                 continue;
             }
         }

@@ -9,14 +9,10 @@ use common::*;
 use loar_data::{Container, DataError, FaultKind, Format, ReadOptions, TextUnit, read};
 use loar_text::Body;
 
-const ROWS: &str =
-    "{\"prompt\":\"p1\",\"completion\":\"c1\"}\n\n{\"prompt\":\"p2\",\"completion\":\"c2\"}\n";
+const ROWS: &str = "{\"prompt\":\"p1\",\"completion\":\"c1\"}\n\n{\"prompt\":\"p2\",\"completion\":\"c2\"}\n";
 
 fn pair(p: &str, c: &str) -> Body {
-    Body::Completion {
-        prompt: p.into(),
-        completion: c.into(),
-    }
+    Body::Completion { prompt: p.into(), completion: c.into() }
 }
 
 fn bodies(data: &loar_data::Dataset) -> Vec<Body> {
@@ -39,17 +35,11 @@ fn jsonl_counts_blank_lines() {
     assert_eq!(bodies(&data), both());
     assert_eq!(ids(&data), ["a.jsonl:1", "a.jsonl:3"]);
     assert_eq!(data.files[0].format, Format::PromptCompletion);
-    assert_eq!(
-        data.files[0].format_why,
-        "`prompt` and `completion` in 2 of the first 2 rows"
-    );
+    assert_eq!(data.files[0].format_why, "`prompt` and `completion` in 2 of the first 2 rows");
     assert_eq!(data.files[0].container, Container::Jsonl);
     assert_eq!(data.rows_read(), 2);
     assert_eq!(data.files[0].bytes, ROWS.len() as u64);
-    assert_eq!(
-        data.files[0].content_id,
-        loar_artifact::ContentId::of_bytes(ROWS.as_bytes())
-    );
+    assert_eq!(data.files[0].content_id, loar_artifact::ContentId::of_bytes(ROWS.as_bytes()));
 }
 
 #[test]
@@ -60,15 +50,12 @@ fn a_byte_order_mark_and_windows_line_ends_are_fine() {
 
 #[test]
 fn json_arrays_carry_the_line_of_each_element() {
-    let text = "[\n  {\"prompt\": \"p1\",\n   \"completion\": \"c1\"},\n\n  {\"prompt\": \"p2\", \"completion\": \"c2\"}\n]\n";
+    let text =
+        "[\n  {\"prompt\": \"p1\",\n   \"completion\": \"c1\"},\n\n  {\"prompt\": \"p2\", \"completion\": \"c2\"}\n]\n";
     let data = ok("a.json", text);
     assert_eq!(bodies(&data), both());
     assert_eq!(ids(&data), ["a.json:2", "a.json:5"]);
-    assert_eq!(
-        bodies(&ok("a.jsonl", text)),
-        both(),
-        "an array under a JSONL name"
-    );
+    assert_eq!(bodies(&ok("a.jsonl", text)), both(), "an array under a JSONL name");
     assert_eq!(bodies(&ok("noextension", text)), both());
 }
 
@@ -79,12 +66,7 @@ fn a_list_wrapped_in_an_object_is_found() {
     let two = r#"{"a": [{"prompt":"p","completion":"c"}], "b": [{"prompt":"p","completion":"c"}]}"#;
     let found = faults("a.json", two);
     assert_eq!(found.first.last().unwrap().kind, FaultKind::BrokenJson);
-    assert!(
-        found
-            .to_string()
-            .contains("two lists of objects, `a` and `b`"),
-        "{found}"
-    );
+    assert!(found.to_string().contains("two lists of objects, `a` and `b`"), "{found}");
 }
 
 #[test]
@@ -102,8 +84,7 @@ fn a_json_name_over_lines_is_read_as_lines() {
     assert_eq!(bodies(&data), both());
     assert_eq!(data.files[0].container, Container::Jsonl);
     // A broken line costs one row, and the line numbers hold.
-    let text =
-        format!("\n\n{ROWS}{{\"prompt\": nope}}\n{{\"prompt\":\"p3\",\"completion\":\"c3\"}}\n");
+    let text = format!("\n\n{ROWS}{{\"prompt\": nope}}\n{{\"prompt\":\"p3\",\"completion\":\"c3\"}}\n");
     let data = with("a.json", text, &drop_bad());
     assert_eq!(ids(&data), ["a.json:3", "a.json:5", "a.json:7"]);
     assert_eq!(data.dropped[0].id, "a.json:6");
@@ -112,27 +93,15 @@ fn a_json_name_over_lines_is_read_as_lines() {
 
 #[test]
 fn a_document_of_one_line_longer_than_the_bound_is_streamed() {
-    let rows: Vec<String> = (0..200)
-        .map(|i| format!("{{\"prompt\":\"p{i}\",\"completion\":\"c\"}}"))
-        .collect();
-    let options = ReadOptions {
-        max_row_bytes: 64,
-        ..ReadOptions::default()
-    };
+    let rows: Vec<String> = (0..200).map(|i| format!("{{\"prompt\":\"p{i}\",\"completion\":\"c\"}}")).collect();
+    let options = ReadOptions { max_row_bytes: 64, ..ReadOptions::default() };
     let list = format!("[{}]", rows.join(","));
     assert_eq!(with("a.json", &list, &options).examples.len(), 200);
     let wrapped = format!("{{\"rows\":{list}}}");
     assert_eq!(with("a.json", wrapped, &options).examples.len(), 200);
-    let long = format!(
-        "[{{\"prompt\":\"{}\",\"completion\":\"c\"}},{}]",
-        "x".repeat(90),
-        rows[0]
-    );
+    let long = format!("[{{\"prompt\":\"{}\",\"completion\":\"c\"}},{}]", "x".repeat(90), rows[0]);
     let found = faults_with("a.json", long, &options);
-    assert_eq!(
-        (found.rows_read, found.good_rows, found.bad_rows),
-        (2, 1, 1)
-    );
+    assert_eq!((found.rows_read, found.good_rows, found.bad_rows), (2, 1, 1));
     assert_eq!(kinds(&found), [(FaultKind::RowTooLong, "")]);
 }
 
@@ -149,23 +118,9 @@ fn a_json_document_that_breaks_off_ends_the_file() {
              (JSONL), where a broken row leaves the others whole"
         );
     }
-    for text in [
-        "[{} {}]",
-        "[{},]",
-        "[,]",
-        "{\"a\" 1}",
-        "{\"a\":1,}",
-        "{1:2}",
-        "x",
-        "[}",
-        "[{}]}",
-    ] {
+    for text in ["[{} {}]", "[{},]", "[,]", "{\"a\" 1}", "{\"a\":1,}", "{1:2}", "x", "[}", "[{}]}"] {
         let found = faults("a.json", text);
-        assert_eq!(
-            found.first.last().unwrap().kind,
-            FaultKind::BrokenJson,
-            "{text}"
-        );
+        assert_eq!(found.first.last().unwrap().kind, FaultKind::BrokenJson, "{text}");
     }
 }
 
@@ -175,21 +130,11 @@ fn gzip_and_zstd_are_unpacked_by_their_bytes() {
     two.extend(gzip(b"{\"prompt\":\"p3\",\"completion\":\"c3\"}\n"));
     let data = ok("a.jsonl.gz", &two);
     assert_eq!(data.examples.len(), 3, "members are joined");
-    assert_eq!(
-        data.files[0].content_id,
-        loar_artifact::ContentId::of_bytes(&two)
-    );
+    assert_eq!(data.files[0].content_id, loar_artifact::ContentId::of_bytes(&two));
     let zst = zstd::encode_all(ROWS.as_bytes(), 3).unwrap();
     assert_eq!(bodies(&ok("a.jsonl.zst", &zst)), both());
-    assert_eq!(
-        bodies(&ok("a.jsonl", &zst)),
-        both(),
-        "the name does not matter"
-    );
-    assert_eq!(
-        bodies(&ok("a.csv.gz", gzip(b"prompt,completion\np1,c1\np2,c2\n"))),
-        both()
-    );
+    assert_eq!(bodies(&ok("a.jsonl", &zst)), both(), "the name does not matter");
+    assert_eq!(bodies(&ok("a.csv.gz", gzip(b"prompt,completion\np1,c1\np2,c2\n"))), both());
 }
 
 #[test]
@@ -197,10 +142,7 @@ fn damaged_archives_are_named_in_both_modes() {
     let whole = gzip(ROWS.repeat(100).as_bytes());
     for options in [ReadOptions::default(), drop_bad()] {
         let found = faults_with("a.jsonl.gz", &whole[..whole.len() - 9], &options);
-        assert!(
-            kinds(&found).contains(&(FaultKind::DamagedArchive, "")),
-            "{found}"
-        );
+        assert!(kinds(&found).contains(&(FaultKind::DamagedArchive, "")), "{found}");
     }
     let found = faults("a.jsonl.gz", ROWS);
     assert_eq!(
@@ -215,22 +157,13 @@ fn damaged_archives_are_named_in_both_modes() {
 #[test]
 fn bombs_are_stopped() {
     let bomb = gzip(&vec![b' '; 1 << 20]);
-    let options = ReadOptions {
-        max_unpacked_bytes: 1 << 16,
-        ..ReadOptions::default()
-    };
+    let options = ReadOptions { max_unpacked_bytes: 1 << 16, ..ReadOptions::default() };
     let found = faults_with("a.jsonl.gz", &bomb, &options);
     assert_eq!(kinds(&found), [(FaultKind::TooLarge, "")]);
-    assert!(
-        found.to_string().contains("more than 65536 bytes out of"),
-        "{found}"
-    );
+    assert!(found.to_string().contains("more than 65536 bytes out of"), "{found}");
     // 80 MiB of blank lines out of a few KB passes the ratio.
     let bomb = zstd::encode_all(std::io::repeat(b'\n').take_bytes(80 << 20), 1).unwrap();
-    assert_eq!(
-        kinds(&faults("a.jsonl.zst", &bomb)),
-        [(FaultKind::TooLarge, "")]
-    );
+    assert_eq!(kinds(&faults("a.jsonl.zst", &bomb)), [(FaultKind::TooLarge, "")]);
 }
 
 trait TakeBytes: std::io::Read + Sized {
@@ -242,18 +175,8 @@ impl<R: std::io::Read> TakeBytes for R {}
 
 #[test]
 fn csv_records_keep_their_line_and_may_hold_line_breaks() {
-    let data = ok(
-        "a.csv",
-        "prompt,completion\np1,c1\n\"p\n2\",\"say \"\"c2\"\"\"\np3,c3\n",
-    );
-    assert_eq!(
-        bodies(&data),
-        [
-            pair("p1", "c1"),
-            pair("p\n2", "say \"c2\""),
-            pair("p3", "c3")
-        ]
-    );
+    let data = ok("a.csv", "prompt,completion\np1,c1\n\"p\n2\",\"say \"\"c2\"\"\"\np3,c3\n");
+    assert_eq!(bodies(&data), [pair("p1", "c1"), pair("p\n2", "say \"c2\""), pair("p3", "c3")]);
     assert_eq!(ids(&data), ["a.csv:2", "a.csv:3", "a.csv:5"]);
     for (name, text) in [
         ("a.tsv", "prompt\tcompletion\np1\tc1\np2\tc2\n"),
@@ -263,18 +186,12 @@ fn csv_records_keep_their_line_and_may_hold_line_breaks() {
         assert_eq!(bodies(&ok(name, text)), both());
     }
     let messages = "id,messages\n1,\"[{\"\"role\"\":\"\"user\"\",\"\"content\"\":\"\"q\"\"},{\"\"role\"\":\"\"assistant\"\",\"\"content\"\":\"\"a\"\"}]\"\n";
-    assert_eq!(
-        turns(&ok("a.csv", messages), 0),
-        [("user", "q"), ("assistant", "a")]
-    );
+    assert_eq!(turns(&ok("a.csv", messages), 0), [("user", "q"), ("assistant", "a")]);
 }
 
 #[test]
 fn csv_faults() {
-    let found = faults(
-        "a.csv",
-        "prompt,completion\np1,c1,more\np2\np3,\n\"p4,c4\nrest\n",
-    );
+    let found = faults("a.csv", "prompt,completion\np1,c1,more\np2\np3,\n\"p4,c4\nrest\n");
     assert_eq!(
         kinds(&found),
         [
@@ -285,18 +202,9 @@ fn csv_faults() {
         ]
     );
     assert_eq!(found.first[3].line, Some(5));
-    assert_eq!(
-        faults("a.csv", "a,a\n1,2\n").first[0].kind,
-        FaultKind::BadHeader
-    );
-    assert_eq!(
-        faults("a.csv", b"prompt,completion\np\xff,c\n").first[0].field,
-        "prompt"
-    );
-    let options = ReadOptions {
-        max_row_bytes: 100,
-        ..ReadOptions::default()
-    };
+    assert_eq!(faults("a.csv", "a,a\n1,2\n").first[0].kind, FaultKind::BadHeader);
+    assert_eq!(faults("a.csv", b"prompt,completion\np\xff,c\n").first[0].field, "prompt");
+    let options = ReadOptions { max_row_bytes: 100, ..ReadOptions::default() };
     let endless = format!("prompt,completion\np,c\n\"{}", "x\n".repeat(20_000));
     let found = faults_with("a.csv", endless, &options);
     assert_eq!(found.first[0].kind, FaultKind::EndlessRecord);
@@ -307,64 +215,36 @@ fn csv_faults() {
 fn text_files_give_one_example_or_one_per_block() {
     let text = "\nline one\r\nline two\n\n\n  second block \n";
     let data = ok("a.txt", text);
-    assert_eq!(
-        data.examples[0].body,
-        Body::Text("line one\nline two\n\n\n  second block".into())
-    );
+    assert_eq!(data.examples[0].body, Body::Text("line one\nline two\n\n\n  second block".into()));
     assert_eq!(ids(&data), ["a.txt:2"]);
-    let options = ReadOptions {
-        text_unit: TextUnit::Block,
-        ..ReadOptions::default()
-    };
+    let options = ReadOptions { text_unit: TextUnit::Block, ..ReadOptions::default() };
     let data = with("a.txt", text, &options);
     assert_eq!(ids(&data), ["a.txt:2", "a.txt:6"]);
     assert_eq!(data.examples[1].body, Body::Text("  second block".into()));
-    assert_eq!(
-        kinds(&faults("a.txt", b"ok \xff")),
-        [(FaultKind::InvalidUtf8, "")]
-    );
+    assert_eq!(kinds(&faults("a.txt", b"ok \xff")), [(FaultKind::InvalidUtf8, "")]);
 }
 
 #[test]
 fn foreign_files_are_refused_by_name() {
     for (bytes, what) in [
-        (
-            b"PK\x03\x04rest".as_slice(),
-            "a zip archive or an Office file",
-        ),
+        (b"PK\x03\x04rest".as_slice(), "a zip archive or an Office file"),
         (b"ARROW1\0\0", "an Arrow IPC file"),
         (b"\xff\xfe{\0", "UTF-16 text"),
     ] {
         let found = faults("a.jsonl", bytes).to_string();
         assert!(found.contains(what), "{found}");
     }
-    assert_eq!(
-        faults("a.dat", "hello").first[0].kind,
-        FaultKind::UnknownContainer
-    );
-    assert_eq!(
-        faults("a.parquet", "hello").first[0].kind,
-        FaultKind::BrokenParquet
-    );
+    assert_eq!(faults("a.dat", "hello").first[0].kind, FaultKind::UnknownContainer);
+    assert_eq!(faults("a.parquet", "hello").first[0].kind, FaultKind::BrokenParquet);
     for name in ["a.jsonl", "a.json", "a.csv", "a.txt", "a.jsonl.gz"] {
-        assert_eq!(
-            faults(name, "").first[0].kind,
-            FaultKind::EmptyFile,
-            "{name}"
-        );
+        assert_eq!(faults(name, "").first[0].kind, FaultKind::EmptyFile, "{name}");
     }
 }
 
 #[test]
 fn long_lines_are_skipped_without_losing_the_next() {
-    let options = ReadOptions {
-        max_row_bytes: 40,
-        ..drop_bad()
-    };
-    let text = format!(
-        "{{\"prompt\":\"{}\",\"completion\":\"c\"}}\n{ROWS}",
-        "x".repeat(100)
-    );
+    let options = ReadOptions { max_row_bytes: 40, ..drop_bad() };
+    let text = format!("{{\"prompt\":\"{}\",\"completion\":\"c\"}}\n{ROWS}", "x".repeat(100));
     let data = with("a.jsonl", text, &options);
     assert_eq!(ids(&data), ["a.jsonl:2", "a.jsonl:4"]);
     assert_eq!(data.dropped[0].kind, FaultKind::RowTooLong);
@@ -393,18 +273,10 @@ fn folders_are_walked_in_order_and_say_what_they_pass_over() {
         .map(|(p, why)| format!("{}: {why}", p.file_name().unwrap().to_string_lossy()))
         .collect();
     passed.sort();
-    assert_eq!(
-        passed,
-        [
-            ".cache: a hidden name",
-            "README.md: the name does not say data"
-        ]
-    );
+    assert_eq!(passed, [".cache: a hidden name", "README.md: the name does not say data"]);
 
     let twice = [dir.path().join("b.jsonl"), dir.path().join("./b.jsonl")];
-    let error = read(&twice, &ReadOptions::default())
-        .unwrap_err()
-        .to_string();
+    let error = read(&twice, &ReadOptions::default()).unwrap_err().to_string();
     assert!(error.contains("already in the list"), "{error}");
     let absent = read(&[PathBuf::from("no/such.jsonl")], &ReadOptions::default());
     assert_eq!(
@@ -412,8 +284,5 @@ fn folders_are_walked_in_order_and_say_what_they_pass_over() {
         "1 fault in 0 of 0 rows, 1 file not read to the end\n  no/such.jsonl: cannot be read, \
          found No such file or directory; check the path and its rights"
     );
-    assert!(matches!(
-        read(&[], &ReadOptions::default()),
-        Err(DataError::NoFiles(_))
-    ));
+    assert!(matches!(read(&[], &ReadOptions::default()), Err(DataError::NoFiles(_))));
 }

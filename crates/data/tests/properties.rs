@@ -24,15 +24,9 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("a.jsonl", lines.clone().into_bytes()),
         ("a.json", format!("[\n{}\n]", rows.join(",\n")).into_bytes()),
-        (
-            "b.json",
-            format!("{{\"n\": 6, \"rows\": [{}]}}", rows.join(",")).into_bytes(),
-        ),
+        ("b.json", format!("{{\"n\": 6, \"rows\": [{}]}}", rows.join(",")).into_bytes()),
         ("a.jsonl.gz", gz.finish().unwrap()),
-        (
-            "a.jsonl.zst",
-            zstd::encode_all(lines.as_bytes(), 1).unwrap(),
-        ),
+        ("a.jsonl.zst", zstd::encode_all(lines.as_bytes(), 1).unwrap()),
         ("a.csv", alpaca.into()),
         ("a.txt", b"one\n\ntwo 2\n".to_vec()),
     ]
@@ -70,12 +64,7 @@ fn account(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
                 Err(other) => prop_assert!(false, "{}", other),
             }
         }
-        (a, b) => prop_assert!(
-            false,
-            "{:?} but {:?}",
-            a.map(|d| d.files),
-            b.map(|d| d.files)
-        ),
+        (a, b) => prop_assert!(false, "{:?} but {:?}", a.map(|d| d.files), b.map(|d| d.files)),
     }
     Ok(())
 }
@@ -89,11 +78,7 @@ fn whole_files_are_read_whole() {
             "a.txt" => 1,
             _ => 6,
         };
-        assert_eq!(
-            (data.examples.len(), data.rows_read()),
-            (rows, rows),
-            "{name}"
-        );
+        assert_eq!((data.examples.len(), data.rows_read()), (rows, rows), "{name}");
     }
 }
 

@@ -10,20 +10,11 @@ use loar_data::{Dataset, EvalSize, split};
 use proptest::prelude::*;
 
 fn texts(values: &[u8]) -> Dataset {
-    ok(
-        "a.jsonl",
-        values
-            .iter()
-            .map(|v| format!("{{\"text\":\"t{v}\"}}\n"))
-            .collect::<String>(),
-    )
+    ok("a.jsonl", values.iter().map(|v| format!("{{\"text\":\"t{v}\"}}\n")).collect::<String>())
 }
 
 fn contents(data: &Dataset, indices: &[usize]) -> BTreeSet<ContentId> {
-    indices
-        .iter()
-        .map(|&i| data.examples[i].content_id)
-        .collect()
+    indices.iter().map(|&i| data.examples[i].content_id).collect()
 }
 
 proptest! {
@@ -61,11 +52,7 @@ fn distinct_rows_give_the_exact_number_and_seeds_differ() {
     assert_ne!(one.eval, split(&data, EvalSize::Rows(10), 2).unwrap().eval);
     let (train, eval) = one.partition(data.examples.clone());
     assert_eq!((train.len(), eval.len()), (90, 10));
-    assert!(
-        eval.iter()
-            .zip(&one.eval)
-            .all(|(e, &i)| *e == data.examples[i])
-    );
+    assert!(eval.iter().zip(&one.eval).all(|(e, &i)| *e == data.examples[i]));
     // The larger evaluation part holds the smaller one.
     let more = split(&data, EvalSize::Rows(20), 1).unwrap();
     assert!(contents(&data, &more.eval).is_superset(&contents(&data, &one.eval)));
@@ -76,16 +63,10 @@ fn sizes_that_cannot_be_are_refused() {
     let data = texts(&[1, 1, 1]);
     for (size, text) in [
         (EvalSize::Rows(0), "`eval_rows` is 0"),
-        (
-            EvalSize::Rows(3),
-            "3 evaluation rows of 3 leave nothing to train on; ask for at most 2",
-        ),
+        (EvalSize::Rows(3), "3 evaluation rows of 3 leave nothing to train on; ask for at most 2"),
         (EvalSize::Fraction(1.0), "`eval_fraction` is 1"),
         (EvalSize::Fraction(f64::NAN), "`eval_fraction` is NaN"),
-        (
-            EvalSize::Rows(2),
-            "no group of identical rows is small enough",
-        ),
+        (EvalSize::Rows(2), "no group of identical rows is small enough"),
     ] {
         let error = split(&data, size, 0).unwrap_err().to_string();
         assert!(error.starts_with(text), "{error}");

@@ -55,10 +55,7 @@ impl GenerationConfig {
     /// As [`GenerationConfig::read`].
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, FormatError> {
         let value = crate::json::parse(bytes, path)?;
-        let fail = |faults| FormatError::Config {
-            path: path.to_owned(),
-            faults: Faults(faults),
-        };
+        let fail = |faults| FormatError::Config { path: path.to_owned(), faults: Faults(faults) };
         let Value::Object(map) = &value else {
             return Err(fail(vec!["expected an object at the top".into()]));
         };
@@ -68,9 +65,7 @@ impl GenerationConfig {
             bos_token_id: first(keys.token_ids("bos_token_id")),
             eos_token_ids: keys.token_ids("eos_token_id"),
             pad_token_id: first(keys.token_ids("pad_token_id")),
-            do_sample: keys
-                .has("do_sample")
-                .then(|| keys.bool_or("do_sample", false)),
+            do_sample: keys.has("do_sample").then(|| keys.bool_or("do_sample", false)),
             temperature: keys.opt_f64("temperature"),
             top_p: keys.opt_f64("top_p"),
             top_k: keys.opt_count("top_k"),
@@ -87,11 +82,7 @@ impl GenerationConfig {
             keys.fault("`min_p` must lie between 0 and 1".into());
         }
         let faults = keys.faults();
-        if faults.is_empty() {
-            Ok(config)
-        } else {
-            Err(fail(faults))
-        }
+        if faults.is_empty() { Ok(config) } else { Err(fail(faults)) }
     }
 
     /// Adds the end tokens to those of the model, and fills absent bos and pad tokens.

@@ -25,24 +25,15 @@ pub struct Issue {
 impl Issue {
     /// A choice worth telling.
     pub fn note(text: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Note,
-            text: text.into(),
-        }
+        Self { severity: Severity::Note, text: text.into() }
     }
     /// Something suspicious.
     pub fn warning(text: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            text: text.into(),
-        }
+        Self { severity: Severity::Warning, text: text.into() }
     }
     /// Something that stops the use of the file.
     pub fn error(text: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            text: text.into(),
-        }
+        Self { severity: Severity::Error, text: text.into() }
     }
 }
 

@@ -9,23 +9,11 @@ use serde_json::Value;
 use crate::FormatError;
 
 /// Reads a file of at most `limit` bytes; `kind` names it in the error.
-pub(crate) fn read_file(
-    path: &Path,
-    kind: &'static str,
-    limit: u64,
-) -> Result<Vec<u8>, FormatError> {
-    let io = |source| FormatError::Io {
-        path: path.to_owned(),
-        source,
-    };
+pub(crate) fn read_file(path: &Path, kind: &'static str, limit: u64) -> Result<Vec<u8>, FormatError> {
+    let io = |source| FormatError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
     let bytes = file.metadata().map_err(io)?.len();
-    let too_large = |bytes| FormatError::TooLarge {
-        path: path.to_owned(),
-        kind,
-        bytes,
-        limit,
-    };
+    let too_large = |bytes| FormatError::TooLarge { path: path.to_owned(), kind, bytes, limit };
     if bytes > limit {
         return Err(too_large(bytes));
     }
@@ -48,10 +36,5 @@ pub(crate) fn fault(error: &serde_json::Error, path: &Path) -> FormatError {
     let text = error.to_string();
     // serde_json repeats the position at the end of its message
     let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-    FormatError::Json {
-        path: path.to_owned(),
-        line: error.line(),
-        column: error.column(),
-        message,
-    }
+    FormatError::Json { path: path.to_owned(), line: error.line(), column: error.column(), message }
 }

@@ -4,9 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use loar_formats::config::{
-    Architecture, ModelConfig, RopeScaling, Scoring, TopkMethod, yarn_mscale,
-};
+use loar_formats::config::{Architecture, ModelConfig, RopeScaling, Scoring, TopkMethod, yarn_mscale};
 use loar_formats::{FormatError, Severity};
 use serde_json::{Value, json};
 
@@ -64,27 +62,14 @@ fn every_fixture_is_read() {
         assert_eq!(config.eos_token_ids, [1]);
         assert_eq!(config.initializer_range, 0.08);
         assert_eq!(config.mla.is_some(), name.starts_with("deepseek"), "{name}");
-        assert_eq!(
-            config.rope.interleaved,
-            name.starts_with("deepseek"),
-            "{name}"
-        );
+        assert_eq!(config.rope.interleaved, name.starts_with("deepseek"), "{name}");
         assert_eq!(config.attention_bias, name == "qwen2", "{name}");
         assert!(!config.o_bias);
         assert_eq!(config.qk_norm, name == "qwen3");
         assert_eq!(config.tie_word_embeddings, name == "qwen3");
         // writing and reading again changes nothing but the raw text
         let (again, _) = ModelConfig::from_json(&config.to_json()).unwrap();
-        assert_eq!(
-            ModelConfig {
-                raw: Value::Null,
-                ..again
-            },
-            ModelConfig {
-                raw: Value::Null,
-                ..config
-            }
-        );
+        assert_eq!(ModelConfig { raw: Value::Null, ..again }, ModelConfig { raw: Value::Null, ..config });
     }
 }
 
@@ -104,23 +89,14 @@ fn fixture_scalings_are_those_of_the_files() {
     // research/deepseek.md §2.2: nope 16, rope 8 and factor 40 give these scales; the fixtures have 4
     for (name, scale) in [("deepseek_v2", 0.324481), ("deepseek_v3", 0.382499)] {
         let (mut config, _) = ModelConfig::read(&dir.with_file_name(name)).unwrap();
-        let RopeScaling::Yarn { factor, .. } = &mut config.rope.scaling else {
-            panic!("{name}")
-        };
+        let RopeScaling::Yarn { factor, .. } = &mut config.rope.scaling else { panic!("{name}") };
         assert_eq!(std::mem::replace(factor, 40.0), 4.0);
-        assert!(
-            (config.softmax_scale() - scale).abs() < 1e-6,
-            "{}",
-            config.softmax_scale()
-        );
+        assert!((config.softmax_scale() - scale).abs() < 1e-6, "{}", config.softmax_scale());
         assert!((config.rope.attention_factor() - 1.0).abs() < 1e-12);
     }
     let (config, _) = ModelConfig::read(&dir.with_file_name("deepseek_v2_lite")).unwrap();
     let moe = config.moe.unwrap();
-    assert_eq!(
-        (moe.topk_method, moe.n_group, moe.scoring),
-        (TopkMethod::Greedy, 1, Scoring::Softmax)
-    );
+    assert_eq!((moe.topk_method, moe.n_group, moe.scoring), (TopkMethod::Greedy, 1, Scoring::Softmax));
     assert_eq!(config.mla.unwrap().q_lora_rank, None);
 }
 
@@ -128,10 +104,7 @@ fn fixture_scalings_are_those_of_the_files() {
 fn released_v3_and_its_transformers_5_spelling_are_the_same_model() {
     let (released, _) = ModelConfig::from_json(&v3()).unwrap();
     assert_eq!(released.architecture, Architecture::DeepseekV3);
-    assert_eq!(
-        released.quantization.as_ref().unwrap().weight_block_size,
-        [128, 128]
-    );
+    assert_eq!(released.quantization.as_ref().unwrap().weight_block_size, [128, 128]);
     // research/deepseek.md §2.2
     assert!((released.softmax_scale() - 0.13523).abs() < 1e-5);
     assert!(released.is_moe_layer(3) && !released.is_moe_layer(2));
@@ -145,16 +118,7 @@ fn released_v3_and_its_transformers_5_spelling_are_the_same_model() {
     new["rope_parameters"] = rope;
     new["head_dim"] = json!(64); // the rope width, as transformers writes it
     let (new, _) = ModelConfig::from_json(&new).unwrap();
-    assert_eq!(
-        ModelConfig {
-            raw: Value::Null,
-            ..new
-        },
-        ModelConfig {
-            raw: Value::Null,
-            ..released
-        }
-    );
+    assert_eq!(ModelConfig { raw: Value::Null, ..new }, ModelConfig { raw: Value::Null, ..released });
 }
 
 #[test]
@@ -177,26 +141,16 @@ fn attn_factor_of_the_qwen3_distil_multiplies_and_is_told() {
     );
     let (config, issues) = ModelConfig::from_json(&base).unwrap();
     assert!((config.rope.attention_factor() - 1.0).abs() < 1e-12);
-    assert!(
-        issues
-            .iter()
-            .any(|i| i.severity == Severity::Note && i.text.contains("`attn_factor`"))
-    );
+    assert!(issues.iter().any(|i| i.severity == Severity::Note && i.text.contains("`attn_factor`")));
     // an explicit attention_factor wins
     let mut both = base.clone();
     both["rope_scaling"]["attention_factor"] = json!(1.25);
     let (config, issues) = ModelConfig::from_json(&both).unwrap();
     assert_eq!(config.rope.attention_factor(), 1.25);
-    assert!(
-        issues.iter().any(|i| i.text.contains("not used")),
-        "{issues:?}"
-    );
+    assert!(issues.iter().any(|i| i.text.contains("not used")), "{issues:?}");
     // neither: the plain yarn factor
     let mut none = base;
-    none["rope_scaling"]
-        .as_object_mut()
-        .unwrap()
-        .remove("attn_factor");
+    none["rope_scaling"].as_object_mut().unwrap().remove("attn_factor");
     let (config, issues) = ModelConfig::from_json(&none).unwrap();
     assert!((config.rope.attention_factor() - 1.1386294).abs() < 1e-6);
     assert!(issues.is_empty());
@@ -206,10 +160,7 @@ fn attn_factor_of_the_qwen3_distil_multiplies_and_is_told() {
 #[test]
 fn yarn_factor_is_derived_when_missing() {
     let mut value = v3();
-    value["rope_scaling"]
-        .as_object_mut()
-        .unwrap()
-        .remove("factor");
+    value["rope_scaling"].as_object_mut().unwrap().remove("factor");
     let (config, _) = ModelConfig::from_json(&value).unwrap();
     assert!(matches!(config.rope.scaling, RopeScaling::Yarn { factor, .. } if factor == 40.0));
 }
@@ -217,8 +168,7 @@ fn yarn_factor_is_derived_when_missing() {
 #[test]
 fn other_families_are_refused_in_one_sentence() {
     for name in ["deepseek_v32", "deepseek_v4", "deepseek_v41", "mamba", ""] {
-        let error =
-            ModelConfig::from_json(&with(llama(), json!({"model_type": name}))).unwrap_err();
+        let error = ModelConfig::from_json(&with(llama(), json!({"model_type": name}))).unwrap_err();
         assert!(matches!(error, FormatError::Unsupported { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains(name) && text.lines().count() == 1, "{text}");
@@ -248,10 +198,7 @@ fn all_faults_are_listed_at_once() {
         "`kv_lora_rank` is missing",
         "rope type `longrope`",
     ] {
-        assert!(
-            faults.iter().any(|f| f.contains(part)),
-            "no `{part}` in {faults:#?}"
-        );
+        assert!(faults.iter().any(|f| f.contains(part)), "no `{part}` in {faults:#?}");
     }
 }
 
@@ -261,38 +208,20 @@ fn variants_of_the_mathematics_are_refused() {
         (json!({"use_sliding_window": true}), "use_sliding_window"),
         (json!({"num_attention_heads": 15}), "not a multiple"),
         (json!({"num_key_value_heads": 3}), "does not divide"),
-        (
-            json!({"partial_rotary_factor": 0.5}),
-            "partial_rotary_factor",
-        ),
-        (
-            json!({"layer_types": ["full_attention", "sliding_attention"]}),
-            "layer_types",
-        ),
-        (
-            json!({"quantization_config": {"quant_method": "bitsandbytes"}}),
-            "bitsandbytes",
-        ),
+        (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
+        (json!({"layer_types": ["full_attention", "sliding_attention"]}), "layer_types"),
+        (json!({"quantization_config": {"quant_method": "bitsandbytes"}}), "bitsandbytes"),
         (json!({"eos_token_id": 40000}), "outside the vocabulary"),
         (json!({"num_hidden_layers": 100000}), "num_hidden_layers"),
         (json!({"hidden_size": 0}), "at least 1"),
         (json!({"rope_theta": 0}), "rope_theta"),
         (json!({"rope_scaling": {"factor": 2.0}}), "no `rope_type`"),
-        (
-            json!({"rope_scaling": {"type": "linear"}}),
-            "`rope_scaling.factor` is missing",
-        ),
+        (json!({"rope_scaling": {"type": "linear"}}), "`rope_scaling.factor` is missing"),
     ] {
         let found = faults(&with(llama(), change));
-        assert!(
-            found.iter().any(|f| f.contains(part)),
-            "no `{part}` in {found:?}"
-        );
+        assert!(found.iter().any(|f| f.contains(part)), "no `{part}` in {found:?}");
     }
-    let off = with(
-        llama(),
-        json!({"use_sliding_window": false, "sliding_window": 4096}),
-    );
+    let off = with(llama(), json!({"use_sliding_window": false, "sliding_window": 4096}));
     assert!(ModelConfig::from_json(&off).is_ok());
     for (change, part) in [
         (json!({"topk_method": "greedy"}), "topk_method"),
@@ -305,10 +234,7 @@ fn variants_of_the_mathematics_are_refused() {
         (json!({"mlp_bias": true}), "mlp_bias"),
     ] {
         let found = faults(&with(v3(), change));
-        assert!(
-            found.iter().any(|f| f.contains(part)),
-            "no `{part}` in {found:?}"
-        );
+        assert!(found.iter().any(|f| f.contains(part)), "no `{part}` in {found:?}");
     }
 }
 
@@ -324,10 +250,7 @@ fn moe_16b_has_plain_attention_and_half_split_rope() {
     assert!(config.mla.is_none() && !config.rope.interleaved && !config.attention_bias);
     assert_eq!(config.rope.scaling, RopeScaling::Default);
     let moe = config.moe.as_ref().unwrap();
-    assert_eq!(
-        (moe.scoring, moe.topk_method),
-        (Scoring::Softmax, TopkMethod::Greedy)
-    );
+    assert_eq!((moe.scoring, moe.topk_method), (Scoring::Softmax, TopkMethod::Greedy));
     assert!(!config.is_moe_layer(0) && config.is_moe_layer(1));
 }
 
@@ -344,28 +267,16 @@ fn end_tokens_of_generation_config_are_added() {
     assert_eq!(config.eos_token_ids, [32014, 32021, 7]);
     assert_eq!(config.pad_token_id, Some(3));
     assert!(issues.iter().any(|i| i.text.contains("adds end token 7")));
-    let generation = loar_formats::generation::GenerationConfig::read(dir.path())
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (generation.temperature, generation.top_p),
-        (Some(0.6), Some(0.95))
-    );
+    let generation = loar_formats::generation::GenerationConfig::read(dir.path()).unwrap().unwrap();
+    assert_eq!((generation.temperature, generation.top_p), (Some(0.6), Some(0.95)));
     assert_eq!(generation.do_sample, Some(true));
     std::fs::write(dir.path().join("generation_config.json"), r#"{"top_p": 2}"#).unwrap();
-    assert!(
-        ModelConfig::read(dir.path())
-            .unwrap_err()
-            .to_string()
-            .contains("top_p")
-    );
+    assert!(ModelConfig::read(dir.path()).unwrap_err().to_string().contains("top_p"));
 }
 
 #[test]
 fn syntax_faults_have_a_place() {
-    let text = ModelConfig::from_bytes(b"{\n \"model_type\": }", Path::new("x.json"))
-        .unwrap_err()
-        .to_string();
+    let text = ModelConfig::from_bytes(b"{\n \"model_type\": }", Path::new("x.json")).unwrap_err().to_string();
     assert!(text.contains("`x.json` line 2"), "{text}");
     let deep = "[".repeat(100_000);
     assert!(ModelConfig::from_bytes(deep.as_bytes(), Path::new("x.json")).is_err());

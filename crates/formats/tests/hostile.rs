@@ -37,12 +37,7 @@ fn small_file() -> Vec<u8> {
     let tensors = [
         TensorOut::f32("model.embed_tokens.weight", vec![3, 4], &[0.5; 12]),
         TensorOut::bf16("model.norm.weight", vec![4], &[1.0; 4]),
-        TensorOut {
-            name: "w".into(),
-            dtype: DType::F8E4M3,
-            shape: vec![3, 5],
-            data: vec![0x38; 15].into(),
-        },
+        TensorOut { name: "w".into(), dtype: DType::F8E4M3, shape: vec![3, 5], data: vec![0x38; 15].into() },
         TensorOut::f32("w_scale_inv", vec![1, 1], &[2.0]),
     ];
     encode(&tensors, &[("format".to_owned(), "pt".to_owned())].into()).unwrap()

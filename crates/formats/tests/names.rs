@@ -27,11 +27,7 @@ fn rewritten(dir: &Path, tensors: &[TensorOut<'_>]) -> Checkpoint {
 }
 
 fn errors(issues: &[Issue]) -> Vec<&str> {
-    issues
-        .iter()
-        .filter(|i| i.severity == Severity::Error)
-        .map(|i| i.text.as_str())
-        .collect()
+    issues.iter().filter(|i| i.severity == Severity::Error).map(|i| i.text.as_str()).collect()
 }
 
 #[test]
@@ -44,11 +40,7 @@ fn fixtures_hold_exactly_the_expected_tensors() {
         let table = expected_tensors(&config);
         assert_eq!(table.len(), checkpoint.len(), "{name}");
         for (tensor, _, component) in &table {
-            assert_eq!(
-                component_of(&config, tensor),
-                Some(*component),
-                "{name} {tensor}"
-            );
+            assert_eq!(component_of(&config, tensor), Some(*component), "{name} {tensor}");
         }
         let total: u64 = parameters(&config).values().sum();
         let stored: u64 = checkpoint.tensors().map(|t| t.numel() as u64).sum();
@@ -77,26 +69,10 @@ fn every_disagreement_is_listed() {
             tensor.data = Cow::Owned(vec![0; 64 * 32]);
         }
     }
-    tensors.push(TensorOut::f32(
-        "model.layers.0.self_attn.q_a_proj.bias",
-        vec![24],
-        &[0.0; 24],
-    ));
-    tensors.push(TensorOut::f32(
-        "model.layers.3.eh_proj.weight",
-        vec![2],
-        &[0.0; 2],
-    ));
-    tensors.push(TensorOut::f32(
-        "model.layers.4.eh_proj.weight",
-        vec![2],
-        &[0.0; 2],
-    ));
-    tensors.push(TensorOut::f32(
-        "model.layers.0.self_attn.rotary_emb.inv_freq",
-        vec![4],
-        &[0.0; 4],
-    ));
+    tensors.push(TensorOut::f32("model.layers.0.self_attn.q_a_proj.bias", vec![24], &[0.0; 24]));
+    tensors.push(TensorOut::f32("model.layers.3.eh_proj.weight", vec![2], &[0.0; 2]));
+    tensors.push(TensorOut::f32("model.layers.4.eh_proj.weight", vec![2], &[0.0; 2]));
+    tensors.push(TensorOut::f32("model.layers.0.self_attn.rotary_emb.inv_freq", vec![4], &[0.0; 4]));
     let issues = compare(&config, &rewritten(dir.path(), &tensors));
     let errors = errors(&issues);
     assert_eq!(errors.len(), 7, "{errors:#?}");
@@ -109,25 +85,11 @@ fn every_disagreement_is_listed() {
         "`model.layers.0.self_attn.q_a_proj.bias` of shape [24] is not part of deepseek_v3",
         "`model.layers.4.eh_proj.weight` of shape [2] is not part",
     ] {
-        assert!(
-            errors.iter().any(|e| e.contains(part)),
-            "no `{part}` in {errors:#?}"
-        );
+        assert!(errors.iter().any(|e| e.contains(part)), "no `{part}` in {errors:#?}");
     }
-    let notes: Vec<_> = issues
-        .iter()
-        .filter(|i| i.severity == Severity::Note)
-        .collect();
-    assert!(
-        notes
-            .iter()
-            .any(|n| n.text.contains("1 tensors of multi-token")),
-        "{notes:?}"
-    );
-    assert!(
-        notes.iter().any(|n| n.text.contains("inv_freq")),
-        "{notes:?}"
-    );
+    let notes: Vec<_> = issues.iter().filter(|i| i.severity == Severity::Note).collect();
+    assert!(notes.iter().any(|n| n.text.contains("1 tensors of multi-token")), "{notes:?}");
+    assert!(notes.iter().any(|n| n.text.contains("inv_freq")), "{notes:?}");
     assert!(is_mtp(&config, "model.layers.3.eh_proj.weight"));
     assert!(!is_mtp(&config, "model.layers.2.mlp.gate.weight"));
 }
@@ -139,24 +101,14 @@ fn a_stored_tied_head_is_told() {
     };
     let dir = tempfile::tempdir().unwrap();
     let mut tensors = outs(&checkpoint);
-    let mut head = tensors
-        .iter()
-        .find(|t| t.name == "model.embed_tokens.weight")
-        .unwrap()
-        .clone();
+    let mut head = tensors.iter().find(|t| t.name == "model.embed_tokens.weight").unwrap().clone();
     head.name = "lm_head.weight".into();
     tensors.push(head);
     let issues = compare(&config, &rewritten(dir.path(), &tensors));
-    assert!(
-        matches!(issues.as_slice(), [i] if i.severity == Severity::Note),
-        "{issues:?}"
-    );
+    assert!(matches!(issues.as_slice(), [i] if i.severity == Severity::Note), "{issues:?}");
     tensors.last_mut().unwrap().data.to_mut()[0] ^= 1;
     let issues = compare(&config, &rewritten(dir.path(), &tensors));
-    assert!(
-        matches!(issues.as_slice(), [i] if i.severity == Severity::Warning),
-        "{issues:?}"
-    );
+    assert!(matches!(issues.as_slice(), [i] if i.severity == Severity::Warning), "{issues:?}");
 }
 
 #[test]
@@ -164,55 +116,41 @@ fn parameter_counts_are_those_of_the_releases() {
     let base = json!({"max_position_embeddings": 4096});
     let count = |changes: serde_json::Value| -> f64 {
         let mut value = base.clone();
-        value
-            .as_object_mut()
-            .unwrap()
-            .extend(changes.as_object().unwrap().clone());
+        value.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         let (config, _) = ModelConfig::from_json(&value).unwrap();
         parameters(&config).values().sum::<u64>() as f64 / 1e9
     };
     let close = |billions: f64, expected: f64| {
-        assert!(
-            (billions - expected).abs() < expected * 0.005,
-            "{billions} against {expected}"
-        );
+        assert!((billions - expected).abs() < expected * 0.005, "{billions} against {expected}");
     };
     // research/deepseek.md §1.2, §2.8
     close(
-        count(
-            json!({"model_type": "deepseek_v2", "hidden_size": 2048, "intermediate_size": 10944,
+        count(json!({"model_type": "deepseek_v2", "hidden_size": 2048, "intermediate_size": 10944,
             "num_hidden_layers": 27, "num_attention_heads": 16, "vocab_size": 102400,
             "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
             "q_lora_rank": null, "n_routed_experts": 64, "n_shared_experts": 2,
-            "num_experts_per_tok": 6, "moe_intermediate_size": 1408, "first_k_dense_replace": 1}),
-        ),
+            "num_experts_per_tok": 6, "moe_intermediate_size": 1408, "first_k_dense_replace": 1})),
         15.7,
     );
     close(
-        count(
-            json!({"model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432,
+        count(json!({"model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432,
             "num_hidden_layers": 61, "num_attention_heads": 128, "vocab_size": 129280,
             "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128,
             "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 256,
             "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 2048,
-            "n_group": 8, "topk_group": 4}),
-        ),
+            "n_group": 8, "topk_group": 4})),
         671.0,
     );
     close(
-        count(
-            json!({"model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960,
+        count(json!({"model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960,
             "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
-            "vocab_size": 151936}),
-        ),
+            "vocab_size": 151936})),
         1.78,
     );
     close(
-        count(
-            json!({"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+        count(json!({"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-            "vocab_size": 128256}),
-        ),
+            "vocab_size": 128256})),
         8.03,
     );
 }
@@ -223,35 +161,14 @@ fn biases_follow_the_family() {
         "num_attention_heads": 2, "vocab_size": 8, "max_position_embeddings": 8});
     let biases = |changes: serde_json::Value| -> Vec<String> {
         let mut value = dense.clone();
-        value
-            .as_object_mut()
-            .unwrap()
-            .extend(changes.as_object().unwrap().clone());
+        value.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         let (config, _) = ModelConfig::from_json(&value).unwrap();
-        let names = expected_tensors(&config)
-            .into_iter()
-            .map(|(name, _, _)| name);
-        names
-            .filter_map(|n| Some(n.strip_suffix(".bias")?.rsplit('.').next()?.to_owned()))
-            .collect()
+        let names = expected_tensors(&config).into_iter().map(|(name, _, _)| name);
+        names.filter_map(|n| Some(n.strip_suffix(".bias")?.rsplit('.').next()?.to_owned())).collect()
     };
-    assert_eq!(
-        biases(json!({"model_type": "qwen2"})),
-        ["q_proj", "k_proj", "v_proj"]
-    );
+    assert_eq!(biases(json!({"model_type": "qwen2"})), ["q_proj", "k_proj", "v_proj"]);
     let all = json!({"model_type": "llama", "attention_bias": true, "mlp_bias": true});
-    assert_eq!(
-        biases(all),
-        [
-            "q_proj",
-            "k_proj",
-            "v_proj",
-            "o_proj",
-            "gate_proj",
-            "up_proj",
-            "down_proj"
-        ]
-    );
+    assert_eq!(biases(all), ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]);
     let mla = json!({"model_type": "deepseek_v2", "attention_bias": true, "q_lora_rank": 4,
         "kv_lora_rank": 4, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 4});
     assert_eq!(biases(mla), ["q_a_proj", "kv_a_proj_with_mqa", "o_proj"]);

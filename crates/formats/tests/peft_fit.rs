@@ -8,19 +8,11 @@ use loar_formats::config::ModelConfig;
 use loar_formats::peft::{AdapterConfig, compare, read, write};
 use loar_formats::safetensors::{Checkpoint, TensorOut};
 
-fn on_base(
-    base: &str,
-    adapter: &str,
-) -> Option<(AdapterConfig, Checkpoint, ModelConfig, Checkpoint)> {
+fn on_base(base: &str, adapter: &str) -> Option<(AdapterConfig, Checkpoint, ModelConfig, Checkpoint)> {
     let dir = common::fixture(base)?;
     let (config, tensors) = read(&common::fixture(adapter)?).unwrap();
     let model = ModelConfig::read(&dir).unwrap().0;
-    Some((
-        config,
-        tensors,
-        model,
-        Checkpoint::open_dir(&dir).unwrap().0,
-    ))
+    Some((config, tensors, model, Checkpoint::open_dir(&dir).unwrap().0))
 }
 
 #[test]
@@ -33,15 +25,10 @@ fn fixtures_fit_their_models() {
         };
         let issues = compare(&config, &tensors, &model, Some(&base));
         // PEFT's defect that the fixtures document, and nothing else
-        let expected = usize::from(
-            adapter.starts_with("deepseek_v3_all") || adapter.starts_with("deepseek_v3_experts"),
-        );
+        let expected =
+            usize::from(adapter.starts_with("deepseek_v3_all") || adapter.starts_with("deepseek_v3_experts"));
         assert_eq!(issues.len(), expected, "{adapter}: {issues:?}");
-        assert!(
-            issues
-                .iter()
-                .all(|i| i.severity == Severity::Note && i.text.contains("PEFT 0.21"))
-        );
+        assert!(issues.iter().all(|i| i.severity == Severity::Note && i.text.contains("PEFT 0.21")));
     }
 }
 
@@ -52,32 +39,22 @@ fn an_adapter_of_another_model_is_refused_tensor_by_tensor() {
     };
     let issues = compare(&config, &tensors, &model, None);
     // two layers: B of q, k and v and A of o have other widths; the MLP fits
-    let errors = issues
-        .iter()
-        .filter(|i| i.severity == Severity::Error)
-        .count();
+    let errors = issues.iter().filter(|i| i.severity == Severity::Error).count();
     assert_eq!(errors, 8, "{issues:#?}");
     let Some((config, tensors, model, _)) = on_base("llama", "deepseek_v3/adapter") else {
         return;
     };
     let issues = compare(&config, &tensors, &model, None);
-    assert!(issues.iter().any(|i| {
-        i.text
-            .contains("no linear layer or embedding `model.layers.0.self_attn.kv_a")
-    }));
+    assert!(issues.iter().any(|i| { i.text.contains("no linear layer or embedding `model.layers.0.self_attn.kv_a") }));
     assert!(
-        issues
-            .iter()
-            .any(|i| i.severity == Severity::Warning && i.text.contains("3 modules are targeted")),
+        issues.iter().any(|i| i.severity == Severity::Warning && i.text.contains("3 modules are targeted")),
         "{issues:#?}"
     );
 }
 
 #[test]
 fn exchanged_factors_of_fused_experts_are_recognised() {
-    let Some((config, tensors, model, _)) =
-        on_base("deepseek_v3_experts", "deepseek_v3_experts/adapter")
-    else {
+    let Some((config, tensors, model, _)) = on_base("deepseek_v3_experts", "deepseek_v3_experts/adapter") else {
         return;
     };
     let mut outs = outs(&tensors);
@@ -92,10 +69,7 @@ fn exchanged_factors_of_fused_experts_are_recognised() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &config, &outs).unwrap();
     let issues = compare(&config, &read(dir.path()).unwrap().1, &model, None);
-    let found = issues
-        .iter()
-        .filter(|i| i.text.contains("PEFT 0.18 and 0.19"))
-        .count();
+    let found = issues.iter().filter(|i| i.text.contains("PEFT 0.18 and 0.19")).count();
     assert_eq!(found, 2, "{issues:#?}");
 }
 
@@ -105,18 +79,12 @@ fn a_changed_copy_of_the_embedding_is_found() {
         return;
     };
     let mut outs = outs(&tensors);
-    let copy = outs
-        .iter_mut()
-        .find(|t| t.name.ends_with("base_layer.weight"))
-        .unwrap();
+    let copy = outs.iter_mut().find(|t| t.name.ends_with("base_layer.weight")).unwrap();
     copy.data.to_mut()[3] ^= 1;
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &config, &outs).unwrap();
     let changed = read(dir.path()).unwrap().1;
     let issues = compare(&config, &changed, &model, Some(&base));
-    assert!(
-        matches!(issues.as_slice(), [i] if i.text.contains("differs from the base's")),
-        "{issues:?}"
-    );
+    assert!(matches!(issues.as_slice(), [i] if i.text.contains("differs from the base's")), "{issues:?}");
     assert!(compare(&config, &changed, &model, None).is_empty());
 }

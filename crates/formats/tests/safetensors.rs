@@ -8,9 +8,7 @@ use std::path::Path;
 
 use common::file;
 use loar_formats::FormatError;
-use loar_formats::safetensors::{
-    Checkpoint, DType, E4M3, TensorOut, e8m0_to_f32, encode, parse_header, write_file,
-};
+use loar_formats::safetensors::{Checkpoint, DType, E4M3, TensorOut, e8m0_to_f32, encode, parse_header, write_file};
 
 fn text(error: FormatError) -> String {
     error.to_string()
@@ -38,11 +36,7 @@ fn rewritten_fixtures_are_byte_identical() {
                 })
                 .collect();
             let written = encode(&tensors, checkpoint.metadata()).unwrap();
-            assert!(
-                written == std::fs::read(&path).unwrap(),
-                "{}",
-                path.display()
-            );
+            assert!(written == std::fs::read(&path).unwrap(), "{}", path.display());
         }
     }
 }
@@ -54,75 +48,33 @@ fn golden_files_with_integers_are_read() {
     };
     let golden = Checkpoint::open_file(&path).unwrap();
     assert_eq!(golden.info("input_ids").unwrap().shape, [3, 40]);
-    assert!(matches!(
-        golden.to_f32("input_ids"),
-        Err(FormatError::Tensor { .. })
-    ));
+    assert!(matches!(golden.to_f32("input_ids"), Err(FormatError::Tensor { .. })));
     assert_eq!(golden.to_f32("base.logits").unwrap().len(), 3 * 40 * 256);
-    assert!(matches!(
-        golden.bytes("nothing"),
-        Err(FormatError::NoTensor { .. })
-    ));
+    assert!(matches!(golden.bytes("nothing"), Err(FormatError::NoTensor { .. })));
 }
 
 #[test]
 fn damaged_headers_are_refused_with_a_reason() {
     let one = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
     assert!(parse_header(&file(one, &[0; 8])).is_ok());
-    assert!(
-        parse_header(&file(&format!("{one}   "), &[0; 8])).is_ok(),
-        "space padding is valid"
-    );
+    assert!(parse_header(&file(&format!("{one}   "), &[0; 8])).is_ok(), "space padding is valid");
     for (bytes, part) in [
         (b"short".to_vec(), "too few"),
-        (
-            u64::MAX.to_le_bytes().to_vec(),
-            "claims 18446744073709551615 bytes",
-        ),
+        (u64::MAX.to_le_bytes().to_vec(), "claims 18446744073709551615 bytes"),
         (100_000_001u64.to_le_bytes().to_vec(), "at most 100000000"),
         (1000u64.to_le_bytes().to_vec(), "the file is cut"),
         (file(one, &[0; 7]), "the file is cut"),
         (file(one, &[0; 9]), "the tensors end at byte 8 of 9"),
-        (
-            file(&format!(" {one}"), &[0; 8]),
-            "does not start with an object",
-        ),
+        (file(&format!(" {one}"), &[0; 8]), "does not start with an object"),
         (file("{", &[]), "not valid"),
         (file("[]", &[]), "does not start with an object"),
         (file(r#"{"a":1}"#, &[]), "not valid"),
+        (file(r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}"#, &[0; 8]), "`F33`"),
+        (file(r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, &[0; 8]), "needs 12 bytes"),
+        (file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, &[0; 8]), "needs 8 bytes"),
+        (file(r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#, &[0; 8]), "not valid"),
         (
-            file(
-                r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}"#,
-                &[0; 8],
-            ),
-            "`F33`",
-        ),
-        (
-            file(
-                r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
-                &[0; 8],
-            ),
-            "needs 12 bytes",
-        ),
-        (
-            file(
-                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
-                &[0; 8],
-            ),
-            "needs 8 bytes",
-        ),
-        (
-            file(
-                r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#,
-                &[0; 8],
-            ),
-            "not valid",
-        ),
-        (
-            file(
-                r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}}"#,
-                &[0; 8],
-            ),
+            file(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}}"#, &[0; 8]),
             "overflows",
         ),
         (
@@ -146,22 +98,10 @@ fn damaged_headers_are_refused_with_a_reason() {
             ),
             "a hole before tensor `b`",
         ),
-        (
-            file(
-                r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#,
-                &[0; 2],
-            ),
-            "a hole before tensor `a`",
-        ),
+        (file(r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#, &[0; 2]), "a hole before tensor `a`"),
         (file(r#"{"__metadata__":{"a":1}}"#, &[]), "not valid"),
-        (
-            file(r#"{"__metadata__":{},"__metadata__":{}}"#, &[]),
-            "stands twice",
-        ),
-        (
-            b"version https://git-lfs.github.com/spec/v1\n".to_vec(),
-            "git lfs pull",
-        ),
+        (file(r#"{"__metadata__":{},"__metadata__":{}}"#, &[]), "stands twice"),
+        (b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "git lfs pull"),
         (b"PK\x03\x04 and more".to_vec(), "PyTorch pickle"),
     ] {
         let found = header_faults(&bytes);
@@ -172,10 +112,7 @@ fn damaged_headers_are_refused_with_a_reason() {
 #[test]
 fn all_faults_of_a_header_are_listed() {
     let header = r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[3],"data_offsets":[0,8]},"c":{"dtype":"F32","shape":[1],"data_offsets":[8,90]}}"#;
-    assert_eq!(
-        parse_header(&file(header, &[0; 12])).unwrap_err().0.len(),
-        3
-    );
+    assert_eq!(parse_header(&file(header, &[0; 12])).unwrap_err().0.len(), 3);
 }
 
 #[test]
@@ -215,10 +152,7 @@ fn e4m3_and_e8m0_are_exact() {
     }
     assert!(E4M3[0x7f].is_nan() && E4M3[0xff].is_nan());
     assert_eq!(E4M3.iter().filter(|v| v.is_nan()).count(), 2);
-    assert!(
-        E4M3[..0x7f].windows(2).all(|w| w[0] < w[1]),
-        "codes rise with their value"
-    );
+    assert!(E4M3[..0x7f].windows(2).all(|w| w[0] < w[1]), "codes rise with their value");
     assert_eq!(e8m0_to_f32(127), 1.0);
     assert_eq!(e8m0_to_f32(120), 2f32.powi(-7));
     assert_eq!(e8m0_to_f32(0), 2f32.powi(-127));
@@ -229,9 +163,7 @@ fn e4m3_and_e8m0_are_exact() {
 /// `[3, 5]` in blocks of 2×2: row blocks of 2 and 1, column blocks of 2, 2 and 1.
 fn fp8(scale: TensorOut<'static>) -> Vec<TensorOut<'static>> {
     // 0x38 = 1, 0x40 = 2, 0xb8 = -1, 0x3c = 1.5, 0x30 = 0.5
-    let codes = [
-        0x38u8, 0x40, 0xb8, 0x3c, 0x30, 0x38, 0x38, 0x40, 0x40, 0x38, 0x30, 0xb8, 0x38, 0x40, 0x3c,
-    ];
+    let codes = [0x38u8, 0x40, 0xb8, 0x3c, 0x30, 0x38, 0x38, 0x40, 0x40, 0x38, 0x30, 0xb8, 0x38, 0x40, 0x3c];
     vec![
         TensorOut {
             name: "w.weight".into(),
@@ -287,20 +219,12 @@ fn fp8_of_576_rows_has_a_last_block_of_64() {
             shape: vec![rows, columns],
             data: Cow::Owned(vec![0x38; rows * columns]),
         },
-        TensorOut::f32(
-            "w_scale_inv",
-            vec![5, 2],
-            &(0..10).map(|i| i as f32 + 1.0).collect::<Vec<_>>(),
-        ),
+        TensorOut::f32("w_scale_inv", vec![5, 2], &(0..10).map(|i| i as f32 + 1.0).collect::<Vec<_>>()),
     ];
     let values = open(dir.path(), &tensors).to_f32("w").unwrap();
     for (i, value) in values.iter().enumerate() {
         let (row, column) = (i / columns, i % columns);
-        assert_eq!(
-            *value,
-            (row / 128 * 2 + column / 128 + 1) as f32,
-            "[{row}, {column}]"
-        );
+        assert_eq!(*value, (row / 128 * 2 + column / 128 + 1) as f32, "[{row}, {column}]");
     }
 }
 
@@ -310,20 +234,10 @@ fn fp8_without_fitting_scales_is_refused() {
     let scale = TensorOut::f32("w.weight_scale_inv", vec![2, 2], &[1.0; 4]);
     let checkpoint = open(dir.path(), &fp8(scale)).with_block_size([2, 2]);
     let found = text(checkpoint.to_f32("w.weight").unwrap_err());
-    assert!(
-        found.contains("expected shape [2, 3] for blocks of 2 x 2, found shape [2, 2]"),
-        "{found}"
-    );
+    assert!(found.contains("expected shape [2, 3] for blocks of 2 x 2, found shape [2, 2]"), "{found}");
     let other = TensorOut::f32("other", vec![1], &[1.0]);
-    let found = text(
-        open(dir.path(), &fp8(other))
-            .to_f32("w.weight")
-            .unwrap_err(),
-    );
-    assert!(
-        found.contains("`w.weight_scale_inv` of shape [1, 1], found none"),
-        "{found}"
-    );
+    let found = text(open(dir.path(), &fp8(other)).to_f32("w.weight").unwrap_err());
+    assert!(found.contains("`w.weight_scale_inv` of shape [1, 1], found none"), "{found}");
 }
 
 #[test]
@@ -341,14 +255,8 @@ fn half_types_convert_exactly() {
         TensorOut::bf16("r", vec![3], &[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1.0]),
     ];
     let checkpoint = open(dir.path(), &tensors);
-    assert_eq!(
-        checkpoint.to_f32("h").unwrap(),
-        [1.0, -2.0, 2f32.powi(-24), 65504.0]
-    );
-    assert_eq!(
-        checkpoint.to_f32("b").unwrap(),
-        [1.0, -2.0, f32::from_bits(0x0001_0000)]
-    );
+    assert_eq!(checkpoint.to_f32("h").unwrap(), [1.0, -2.0, 2f32.powi(-24), 65504.0]);
+    assert_eq!(checkpoint.to_f32("b").unwrap(), [1.0, -2.0, f32::from_bits(0x0001_0000)]);
     assert_eq!(checkpoint.to_bf16("b").unwrap(), [0x3f80, 0xc000, 0x0001]);
     // ties go to the even neighbour: 1 + 1/256 down, 1 + 3/256 up
     assert_eq!(checkpoint.to_f32("r").unwrap(), [1.0, 1.015625, 1.0]);

@@ -4,10 +4,10 @@
 //! is cut into `ffn_blocks` parts with an independent low-rank update each. With gate and up cut by rows and down by
 //! columns that is ordinary LoRA of rank `blocks · rank` whose B (gate, up) or A (down) is block-diagonal, so it is
 //! trained under a mask and saved as plain LoRA of the same product.
+use crate::ModelError;
 use crate::model::Model;
 use crate::peft::Attached;
 use crate::random::stream_of;
-use crate::ModelError;
 use loar_tape::{BlockMask, Dora, Frozen, Linear, Lora, ParamId, ParamRole, ParamStore, Tensor, Weight};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -108,7 +108,8 @@ fn layer_of(path: &str) -> Option<usize> {
 }
 
 pub(crate) fn full_match(pattern: &str) -> Result<regex::Regex, String> {
-    regex::Regex::new(&format!("^(?:{pattern})$")).map_err(|e| format!("`{pattern}` is not a pattern this program can match: {e}"))
+    regex::Regex::new(&format!("^(?:{pattern})$"))
+        .map_err(|e| format!("`{pattern}` is not a pattern this program can match: {e}"))
 }
 
 /// Patterns compiled once; values looked up by module path.
@@ -157,7 +158,10 @@ impl Model {
         }
         if let Some(layers) = &spec.layers {
             for l in layers.iter().filter(|l| **l >= self.config.num_hidden_layers) {
-                faults.push(format!("layer {l} does not exist; the model has layers 0 to {}", self.config.num_hidden_layers - 1));
+                faults.push(format!(
+                    "layer {l} does not exist; the model has layers 0 to {}",
+                    self.config.num_hidden_layers - 1
+                ));
             }
         }
         let chosen: BTreeSet<String> = paths
@@ -198,7 +202,12 @@ impl Model {
             faults.push(format!("`{m}` in modules_to_save names no module"));
         }
         if let Some(b) = spec.ffn_blocks {
-            let widths = self.linears().iter().filter(|l| chosen.contains(&l.name)).filter_map(|l| mlp_width(l)).collect::<BTreeSet<_>>();
+            let widths = self
+                .linears()
+                .iter()
+                .filter(|l| chosen.contains(&l.name))
+                .filter_map(|l| mlp_width(l))
+                .collect::<BTreeSet<_>>();
             if b == 0 || widths.iter().any(|w| *w < b) {
                 faults.push(format!("ffn_blocks = {b} does not cut MLPs of width {widths:?}"));
             }
@@ -233,7 +242,14 @@ impl Model {
         Ok(())
     }
 
-    fn fresh_embedding(&self, params: &mut ParamStore, spec: &AdapterSpec, ranks: &Pattern<usize>, alphas: &Pattern<f64>, seed: u64) -> Lora {
+    fn fresh_embedding(
+        &self,
+        params: &mut ParamStore,
+        spec: &AdapterSpec,
+        ranks: &Pattern<usize>,
+        alphas: &Pattern<f64>,
+        seed: u64,
+    ) -> Lora {
         let path = "model.embed_tokens";
         let (rank, alpha) = (ranks.get(path).unwrap_or(spec.rank), alphas.get(path).unwrap_or(spec.alpha));
         let (vocab, d) = self.embed_tokens.shape(&self.params);
@@ -356,7 +372,12 @@ pub(crate) fn fresh_dora(params: &mut ParamStore, l: &Linear) -> Dora {
         Weight::Param(_) => unreachable!("adapters attach to frozen weights"),
     };
     let m = base_norm2.iter().map(|x| x.sqrt()).collect();
-    let magnitude = params.add(format!("{}.lora_magnitude_vector", l.name), ParamRole::Magnitude, Tensor::new(l.out_features, 1, m), None);
+    let magnitude = params.add(
+        format!("{}.lora_magnitude_vector", l.name),
+        ParamRole::Magnitude,
+        Tensor::new(l.out_features, 1, m),
+        None,
+    );
     Dora { magnitude, base_norm2: Arc::new(base_norm2) }
 }
 

@@ -1,8 +1,8 @@
 //! The decoder from its config and a source of named weights: the one place that knows which tensors exist.
+use crate::ModelError;
 use crate::layer::{Attention, Gqa, Layer, Mla, MlaQuery, Mlp, Moe, SwigluMlp};
 use crate::model::Model;
 use crate::rope::Rope;
-use crate::ModelError;
 use loar_formats::config::{ModelConfig, Scoring as ConfigScoring, TopkMethod};
 use loar_tape::op::{RouterRule, Scoring};
 use loar_tape::{Context, Frozen, Linear, ParamStore, Weight};
@@ -22,10 +22,29 @@ pub(crate) fn build(config: ModelConfig, context: Context, source: &mut Source<'
     let embed_tokens = b.weight("model.embed_tokens.weight", vocab, d)?;
     let layers = (0..config.num_hidden_layers).map(|i| b.layer(i)).collect::<Result<Vec<_>, _>>()?;
     let norm = b.weight("model.norm.weight", d, 1)?;
-    let head_weight = if config.tie_word_embeddings { embed_tokens.clone() } else { b.weight("lm_head.weight", vocab, d)? };
-    let lm_head = Linear { name: "lm_head".into(), in_features: d, out_features: vocab, weight: head_weight, bias: None, lora: None };
+    let head_weight =
+        if config.tie_word_embeddings { embed_tokens.clone() } else { b.weight("lm_head.weight", vocab, d)? };
+    let lm_head = Linear {
+        name: "lm_head".into(),
+        in_features: d,
+        out_features: vocab,
+        weight: head_weight,
+        bias: None,
+        lora: None,
+    };
     let rope = Rope::new(&config);
-    Ok(Model { config, params: ParamStore::default(), context, embed_tokens, embed_lora: None, layers, norm, lm_head, rope, attached: None })
+    Ok(Model {
+        config,
+        params: ParamStore::default(),
+        context,
+        embed_tokens,
+        embed_lora: None,
+        layers,
+        norm,
+        lm_head,
+        rope,
+        attached: None,
+    })
 }
 
 impl Builder<'_, '_> {
@@ -33,7 +52,13 @@ impl Builder<'_, '_> {
         Ok(Weight::Frozen((self.source)(name, rows, cols)?))
     }
 
-    fn linear(&mut self, name: String, out_features: usize, in_features: usize, bias: bool) -> Result<Linear, ModelError> {
+    fn linear(
+        &mut self,
+        name: String,
+        out_features: usize,
+        in_features: usize,
+        bias: bool,
+    ) -> Result<Linear, ModelError> {
         let weight = self.weight(&format!("{name}.weight"), out_features, in_features)?;
         let bias = if bias { Some(self.weight(&format!("{name}.bias"), out_features, 1)?) } else { None };
         Ok(Linear { name, in_features, out_features, weight, bias, lora: None })
@@ -45,7 +70,11 @@ impl Builder<'_, '_> {
         Ok(Layer {
             index,
             input_layernorm: self.weight(&format!("{p}.input_layernorm.weight"), d, 1)?,
-            attention: if self.config.mla.is_some() { Attention::Mla(self.mla(&format!("{p}.self_attn"))?) } else { Attention::Gqa(self.gqa(&format!("{p}.self_attn"))?) },
+            attention: if self.config.mla.is_some() {
+                Attention::Mla(self.mla(&format!("{p}.self_attn"))?)
+            } else {
+                Attention::Gqa(self.gqa(&format!("{p}.self_attn"))?)
+            },
             post_attention_layernorm: self.weight(&format!("{p}.post_attention_layernorm.weight"), d, 1)?,
             mlp: if self.config.is_moe_layer(index) {
                 Mlp::Moe(self.moe(&format!("{p}.mlp"))?)
@@ -82,9 +111,19 @@ impl Builder<'_, '_> {
                     q_b_proj: self.linear(format!("{p}.q_b_proj"), q_out, rank, false)?,
                 },
             },
-            kv_a_proj_with_mqa: self.linear(format!("{p}.kv_a_proj_with_mqa"), latent + m.qk_rope_head_dim, d, c.attention_bias)?,
+            kv_a_proj_with_mqa: self.linear(
+                format!("{p}.kv_a_proj_with_mqa"),
+                latent + m.qk_rope_head_dim,
+                d,
+                c.attention_bias,
+            )?,
             kv_a_layernorm: self.weight(&format!("{p}.kv_a_layernorm.weight"), latent, 1)?,
-            kv_b_proj: self.linear(format!("{p}.kv_b_proj"), heads * (m.qk_nope_head_dim + m.v_head_dim), latent, false)?,
+            kv_b_proj: self.linear(
+                format!("{p}.kv_b_proj"),
+                heads * (m.qk_nope_head_dim + m.v_head_dim),
+                latent,
+                false,
+            )?,
             o_proj: self.linear(format!("{p}.o_proj"), d, heads * m.v_head_dim, c.o_bias)?,
         })
     }

@@ -46,7 +46,15 @@ pub(crate) struct CachedKeys {
 
 impl CachedKeys {
     /// Appends the new keys and values of `layer`, then attends each sequence to its own cache.
-    pub fn attend(&self, pool: &Pool, shape: &AttentionShape, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    pub fn attend(
+        &self,
+        pool: &Pool,
+        shape: &AttentionShape,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+    ) -> Tensor {
         let results: Vec<Mutex<Option<Tensor>>> = self.sequences.iter().map(|_| Mutex::new(None)).collect();
         pool.run(self.sequences.len(), &|i| {
             let (first, rows, cache) = &self.sequences[i];
@@ -57,7 +65,8 @@ impl CachedKeys {
             c.values.extend_from_slice(&v.data[first * v.cols..(first + rows) * v.cols]);
             let q = Tensor::new(*rows, q.cols, q.data[first * q.cols..(first + rows) * q.cols].to_vec());
             let segment = Segment { q_start: 0, q_len: *rows, k_start: 0, k_len: past + rows };
-            *results[i].lock().expect("no step panicked") = Some(loar_tape::op::attend(pool, shape, &[segment], &q, &c.keys, &c.values));
+            *results[i].lock().expect("no step panicked") =
+                Some(loar_tape::op::attend(pool, shape, &[segment], &q, &c.keys, &c.values));
         });
         let mut out = Tensor::zeros(q.rows, shape.num_heads * shape.head_dim_v);
         let width = out.cols;

@@ -45,7 +45,9 @@ impl Model {
             .filter_map(|l| l.lora.as_ref().map(|lora| (l.name.clone(), vec![lora.a, lora.b])))
             .collect();
         let mut rows: Vec<(Component, CoverageRow)> = Vec::new();
-        for (name, shape, component) in expected_tensors(&self.config).into_iter().filter(|(n, ..)| !is_mtp(&self.config, n)) {
+        for (name, shape, component) in
+            expected_tensors(&self.config).into_iter().filter(|(n, ..)| !is_mtp(&self.config, n))
+        {
             let index = match rows.iter().position(|(c, _)| *c == component) {
                 Some(i) => i,
                 None => {
@@ -101,7 +103,8 @@ impl Coverage {
     /// Records which tensors received a gradient different from zero.
     pub fn mark_gradients(&mut self, grads: &Grads) {
         for row in &mut self.rows {
-            let n = row.ids.iter().filter(|id| grads.get(**id).is_some_and(|g| g.data.iter().any(|x| *x != 0.0))).count();
+            let n =
+                row.ids.iter().filter(|id| grads.get(**id).is_some_and(|g| g.data.iter().any(|x| *x != 0.0))).count();
             row.tensors_with_gradient = Some(n);
         }
     }
@@ -117,7 +120,11 @@ impl Coverage {
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<16}{:>16}{:>10}{:>14}{:>16}{:>12}", "component", "parameters", "adapted", "trainable", "modules", "gradient")?;
+        writeln!(
+            f,
+            "{:<16}{:>16}{:>10}{:>14}{:>16}{:>12}",
+            "component", "parameters", "adapted", "trainable", "modules", "gradient"
+        )?;
         for r in &self.rows {
             let share = if r.parameters == 0 { 0.0 } else { 100.0 * r.adapted as f64 / r.parameters as f64 };
             let gradient = match r.tensors_with_gradient {
@@ -126,7 +133,11 @@ impl fmt::Display for Coverage {
                 Some(n) => format!("{n}/{}", r.tensors),
             };
             let modules = format!("{}/{}", r.modules_adapted, r.modules);
-            writeln!(f, "{:<16}{:>16}{share:>9.1}%{:>14}{modules:>16}{gradient:>12}", r.component, r.parameters, r.trainable)?;
+            writeln!(
+                f,
+                "{:<16}{:>16}{share:>9.1}%{:>14}{modules:>16}{gradient:>12}",
+                r.component, r.parameters, r.trainable
+            )?;
         }
         let (t, p) = (self.trainable(), self.parameters());
         write!(f, "{:<16}{p:>16}{:>10}{t:>14}  ({:.3} % of the base)", "all", "", 100.0 * t as f64 / p.max(1) as f64)

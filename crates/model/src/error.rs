@@ -11,7 +11,9 @@ pub enum ModelError {
     Adapter { path: PathBuf, shown: Vec<String>, total: usize },
     #[error("adapter settings: {}", faults.join("; "))]
     Spec { faults: Vec<String> },
-    #[error("token id {id} at position {position} is outside the vocabulary of {vocab_size}; the tokenizer does not belong to this model")]
+    #[error(
+        "token id {id} at position {position} is outside the vocabulary of {vocab_size}; the tokenizer does not belong to this model"
+    )]
     Token { id: u32, position: usize, vocab_size: usize },
     #[error("golden fixture `{}`: {message}", path.display())]
     Golden { path: PathBuf, message: String },

@@ -58,7 +58,15 @@ impl GoldenReport {
         // Logits of a larger fixture have larger entries; the bound grows with them.
         let bound = if relative { tolerance } else { tolerance * largest.max(1.0) };
         let ok = if relative { max_rel <= bound } else { max_abs <= bound };
-        self.comparisons.push(Comparison { name: name.into(), max_abs, max_rel, tolerance: bound, relative, ok, note: None });
+        self.comparisons.push(Comparison {
+            name: name.into(),
+            max_abs,
+            max_rel,
+            tolerance: bound,
+            relative,
+            ok,
+            note: None,
+        });
     }
 }
 
@@ -73,7 +81,9 @@ impl Golden {
         let file = Checkpoint::open_file(&dir.join("golden.safetensors"))?;
         let path = dir.join("golden.json");
         let json = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| ModelError::Golden { path, message: e.to_string() })?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|e| ModelError::Golden { path, message: e.to_string() })?
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => serde_json::Value::Null,
             Err(e) => return Err(ModelError::Golden { path, message: e.to_string() }),
         };
@@ -88,8 +98,13 @@ impl Golden {
         let bytes = self.file.bytes(name)?;
         let bytes: &[u8] = bytes.as_ref();
         match self.file.info(name).map(|i| i.dtype.name()) {
-            Some("I32") => Ok(bytes.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()),
-            Some("I64") => Ok(bytes.chunks_exact(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])).collect()),
+            Some("I32") => {
+                Ok(bytes.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect())
+            }
+            Some("I64") => Ok(bytes
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+                .collect()),
             other => Err(self.fault(format!("`{name}` should hold I32 or I64, it is {other:?}"))),
         }
     }
@@ -117,7 +132,11 @@ struct Rows {
 
 impl Rows {
     fn read(golden: &Golden, source: &Golden) -> Result<Rows, ModelError> {
-        let shape = source.file.info("input_ids").map(|i| i.shape.clone()).ok_or_else(|| golden.fault("`input_ids` is missing"))?;
+        let shape = source
+            .file
+            .info("input_ids")
+            .map(|i| i.shape.clone())
+            .ok_or_else(|| golden.fault("`input_ids` is missing"))?;
         let (rows, width) = match shape[..] {
             [r, w] => (r, w),
             _ => return Err(golden.fault(format!("`input_ids` should be a matrix, it has shape {shape:?}"))),
@@ -163,7 +182,13 @@ pub fn check(dir: &Path, base: Option<&Path>, options: &LoadOptions) -> Result<G
     let vocab = model.config.vocab_size;
     model.check_ids(&batch.ids)?;
     if golden.file.info("base.logits").is_some() {
-        report.compare("base.logits", &model.logits(&batch).data, &rows.real(&golden.file.to_f32("base.logits")?, vocab), LOGITS, false);
+        report.compare(
+            "base.logits",
+            &model.logits(&batch).data,
+            &rows.real(&golden.file.to_f32("base.logits")?, vocab),
+            LOGITS,
+            false,
+        );
         let mean = model.loss(&batch).sum / batch.targets.len() as f64;
         report.compare("base_loss", &[mean as f32], &[golden.number(&["base_loss"])? as f32], LOSS, false);
     }
@@ -173,13 +198,25 @@ pub fn check(dir: &Path, base: Option<&Path>, options: &LoadOptions) -> Result<G
     if adapter_dir.join("adapter_config.json").is_file() {
         model.load_adapter(&adapter_dir)?;
         if golden.file.info("adapter.logits").is_some() {
-            report.compare("adapter.logits", &model.logits(&batch).data, &rows.real(&golden.file.to_f32("adapter.logits")?, vocab), LOGITS, false);
+            report.compare(
+                "adapter.logits",
+                &model.logits(&batch).data,
+                &rows.real(&golden.file.to_f32("adapter.logits")?, vocab),
+                LOGITS,
+                false,
+            );
         }
         if golden.file.info("merged.logits").is_some() {
             let mut merged = Model::load(base_dir, options)?;
             merged.load_adapter(&adapter_dir)?;
             merged.fold_adapter();
-            report.compare("merged.logits", &merged.logits(&batch).data, &rows.real(&golden.file.to_f32("merged.logits")?, vocab), LOGITS, false);
+            report.compare(
+                "merged.logits",
+                &merged.logits(&batch).data,
+                &rows.real(&golden.file.to_f32("merged.logits")?, vocab),
+                LOGITS,
+                false,
+            );
         }
         if golden.json["train_losses"].is_array() {
             check_training(base_dir, &adapter_dir, options, &golden, &batch, &mut report)?;
@@ -200,7 +237,8 @@ fn check_greedy(model: &Model, golden: &Golden, report: &mut GoldenReport) -> Re
     while tokens.len() < all.len() {
         let logits = model.step(&mut [(&tokens[fed..], &mut cache)]);
         fed = tokens.len();
-        let best = (0..logits.cols).max_by(|a, b| logits.data[*a].total_cmp(&logits.data[*b]).then(b.cmp(a))).unwrap_or(0);
+        let best =
+            (0..logits.cols).max_by(|a, b| logits.data[*a].total_cmp(&logits.data[*b]).then(b.cmp(a))).unwrap_or(0);
         tokens.push(best as u32);
     }
     let as_f32 = |t: &[u32]| t.iter().map(|i| *i as f32).collect::<Vec<_>>();
@@ -233,7 +271,14 @@ const NUDGE_MARGIN: f64 = 4.0;
 
 /// Trains the fixture's adapter; `nudge` = 0 starts exactly at it, otherwise each value is first changed by a relative
 /// ±NUDGE at random.
-fn train(base_dir: &Path, adapter_dir: &Path, options: &LoadOptions, golden: &Golden, batch: &PackedBatch, nudge: u64) -> Result<Trajectory, ModelError> {
+fn train(
+    base_dir: &Path,
+    adapter_dir: &Path,
+    options: &LoadOptions,
+    golden: &Golden,
+    batch: &PackedBatch,
+    nudge: u64,
+) -> Result<Trajectory, ModelError> {
     let mut model = Model::load(base_dir, options)?;
     model.load_adapter(adapter_dir)?;
     if nudge > 0 {
@@ -244,7 +289,9 @@ fn train(base_dir: &Path, adapter_dir: &Path, options: &LoadOptions, golden: &Go
             }
         }
     }
-    let beta = |i: usize| golden.json["adamw"]["betas"][i].as_f64().ok_or_else(|| golden.fault("golden.json has no adamw.betas"));
+    let beta = |i: usize| {
+        golden.json["adamw"]["betas"][i].as_f64().ok_or_else(|| golden.fault("golden.json has no adamw.betas"))
+    };
     let config = AdamWConfig {
         beta1: beta(0)?,
         beta2: beta(1)?,
@@ -252,7 +299,11 @@ fn train(base_dir: &Path, adapter_dir: &Path, options: &LoadOptions, golden: &Go
         weight_decay: golden.number(&["adamw", "weight_decay"])?,
     };
     let (lr, clip) = (golden.number(&["adamw", "lr"])?, golden.number(&["adamw", "max_grad_norm"])?);
-    let layout = if golden.file.names().any(|n| n.ends_with(".experts.lora_A.weight")) { ExpertsLayout::Fused } else { ExpertsLayout::PerExpert };
+    let layout = if golden.file.names().any(|n| n.ends_with(".experts.lora_A.weight")) {
+        ExpertsLayout::Fused
+    } else {
+        ExpertsLayout::PerExpert
+    };
     let mut optimizer = AdamW::new(config, &model.params);
     let mut out = Trajectory { losses: Vec::new(), norms: Vec::new(), first_grads: Vec::new(), trained: Vec::new() };
     for step in 0..golden.number(&["adamw", "steps"])? as usize {
@@ -280,20 +331,44 @@ fn train(base_dir: &Path, adapter_dir: &Path, options: &LoadOptions, golden: &Go
 /// differences about tenfold a step, and then no two f32 codes agree at the end. Where the plain bound fails, the
 /// trajectory is run again from nudged starts; what the nudges alone move is widened accordingly and said, what they do
 /// not move is not.
-fn check_training(base_dir: &Path, adapter_dir: &Path, options: &LoadOptions, golden: &Golden, batch: &PackedBatch, report: &mut GoldenReport) -> Result<(), ModelError> {
+fn check_training(
+    base_dir: &Path,
+    adapter_dir: &Path,
+    options: &LoadOptions,
+    golden: &Golden,
+    batch: &PackedBatch,
+    report: &mut GoldenReport,
+) -> Result<(), ModelError> {
     let ours = train(base_dir, adapter_dir, options, golden, batch, 0)?;
     compare_all("grad.", &ours.first_grads, GRADIENT, golden, report)?;
     report.compare("adapter_loss", &ours.losses[..1], &[golden.number(&["adapter_loss"])? as f32], LOSS, false);
     let first = report.comparisons.len();
     let (losses, norms) = (golden.numbers("train_losses")?, golden.numbers("grad_norms")?);
     if losses.len() != ours.losses.len() || norms.len() != ours.norms.len() {
-        return Err(golden.fault(format!("{} losses and {} norms for {} steps", losses.len(), norms.len(), ours.losses.len())));
+        return Err(golden.fault(format!(
+            "{} losses and {} norms for {} steps",
+            losses.len(),
+            norms.len(),
+            ours.losses.len()
+        )));
     }
     for step in 0..losses.len() {
-        report.compare(format!("train_loss step {step}"), &ours.losses[step..=step], &losses[step..=step], TRAIN_LOSS, false);
+        report.compare(
+            format!("train_loss step {step}"),
+            &ours.losses[step..=step],
+            &losses[step..=step],
+            TRAIN_LOSS,
+            false,
+        );
     }
     for step in 0..norms.len() {
-        report.compare(format!("grad_norm step {step}"), &ours.norms[step..=step], &norms[step..=step], GRAD_NORM, true);
+        report.compare(
+            format!("grad_norm step {step}"),
+            &ours.norms[step..=step],
+            &norms[step..=step],
+            GRAD_NORM,
+            true,
+        );
     }
     compare_all("trained.", &ours.trained, TRAINED, golden, report)?;
     if report.comparisons[first..].iter().all(|c| c.ok) {
@@ -303,18 +378,38 @@ fn check_training(base_dir: &Path, adapter_dir: &Path, options: &LoadOptions, go
     for run in 1..=NUDGED_RUNS {
         let nudged = train(base_dir, adapter_dir, options, golden, batch, run)?;
         for step in 0..losses.len() {
-            reach.compare(format!("train_loss step {step}"), &nudged.losses[step..=step], &ours.losses[step..=step], 0.0, false);
-            reach.compare(format!("grad_norm step {step}"), &nudged.norms[step..=step], &ours.norms[step..=step], 0.0, true);
+            reach.compare(
+                format!("train_loss step {step}"),
+                &nudged.losses[step..=step],
+                &ours.losses[step..=step],
+                0.0,
+                false,
+            );
+            reach.compare(
+                format!("grad_norm step {step}"),
+                &nudged.norms[step..=step],
+                &ours.norms[step..=step],
+                0.0,
+                true,
+            );
         }
         for (a, b) in nudged.trained.iter().zip(&ours.trained) {
             reach.compare(format!("trained.{}", a.name), &a.data, &b.data, 0.0, true);
         }
     }
     for c in report.comparisons[first..].iter_mut().filter(|c| !c.ok) {
-        let moved = reach.comparisons.iter().filter(|r| r.name == c.name).map(|r| if c.relative { r.max_rel } else { r.max_abs }).fold(0f64, f64::max);
+        let moved = reach
+            .comparisons
+            .iter()
+            .filter(|r| r.name == c.name)
+            .map(|r| if c.relative { r.max_rel } else { r.max_abs })
+            .fold(0f64, f64::max);
         let bound = NUDGE_MARGIN * moved;
         if bound > c.tolerance {
-            c.note = Some(format!("changing the start by {NUDGE:e} moves this by {moved:.1e}; strict bound {:.0e}", c.tolerance));
+            c.note = Some(format!(
+                "changing the start by {NUDGE:e} moves this by {moved:.1e}; strict bound {:.0e}",
+                c.tolerance
+            ));
             c.tolerance = bound;
             c.ok = (if c.relative { c.max_rel } else { c.max_abs }) <= bound;
         }
@@ -323,7 +418,13 @@ fn check_training(base_dir: &Path, adapter_dir: &Path, options: &LoadOptions, go
 }
 
 /// Compares by PEFT name, and reports names that only one side has.
-fn compare_all(prefix: &str, ours: &[AdapterTensor], tolerance: f64, golden: &Golden, report: &mut GoldenReport) -> Result<(), ModelError> {
+fn compare_all(
+    prefix: &str,
+    ours: &[AdapterTensor],
+    tolerance: f64,
+    golden: &Golden,
+    report: &mut GoldenReport,
+) -> Result<(), ModelError> {
     for t in ours {
         let name = format!("{prefix}{}", t.name);
         match golden.file.info(&name) {
@@ -331,7 +432,9 @@ fn compare_all(prefix: &str, ours: &[AdapterTensor], tolerance: f64, golden: &Go
             None => report.compare(format!("{name} (not in the golden file)"), &[f32::NAN], &[0.0], tolerance, true),
         }
     }
-    for name in golden.file.names().filter(|n| n.strip_prefix(prefix).is_some_and(|n| !ours.iter().any(|t| t.name == n))) {
+    for name in
+        golden.file.names().filter(|n| n.strip_prefix(prefix).is_some_and(|n| !ours.iter().any(|t| t.name == n)))
+    {
         report.compare(format!("{name} (not in the model)"), &[f32::NAN], &[0.0], tolerance, true);
     }
     Ok(())

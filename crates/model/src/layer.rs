@@ -125,7 +125,9 @@ impl Layer {
 
     pub(crate) fn each_linear_mut(&mut self, f: &mut dyn FnMut(&mut Linear)) {
         match &mut self.attention {
-            Attention::Gqa(a) => [&mut a.q_proj, &mut a.k_proj, &mut a.v_proj, &mut a.o_proj].into_iter().for_each(&mut *f),
+            Attention::Gqa(a) => {
+                [&mut a.q_proj, &mut a.k_proj, &mut a.v_proj, &mut a.o_proj].into_iter().for_each(&mut *f)
+            }
             Attention::Mla(a) => {
                 match &mut a.query {
                     MlaQuery::Full(q) => f(q),
@@ -134,7 +136,8 @@ impl Layer {
                 [&mut a.kv_a_proj_with_mqa, &mut a.kv_b_proj, &mut a.o_proj].into_iter().for_each(&mut *f);
             }
         }
-        let mut mlp = |m: &mut SwigluMlp| [&mut m.gate_proj, &mut m.up_proj, &mut m.down_proj].into_iter().for_each(&mut *f);
+        let mut mlp =
+            |m: &mut SwigluMlp| [&mut m.gate_proj, &mut m.up_proj, &mut m.down_proj].into_iter().for_each(&mut *f);
         match &mut self.mlp {
             Mlp::Dense(m) => mlp(m),
             Mlp::Moe(m) => m.experts.iter_mut().chain(&mut m.shared_experts).for_each(mlp),
@@ -179,7 +182,15 @@ impl Layer {
     }
 }
 
-fn attend<'a>(tape: &mut Tape<'a>, shape: AttentionShape, pass: &Pass<'a>, layer: usize, q: &Var, k: &Var, v: &Var) -> Var {
+fn attend<'a>(
+    tape: &mut Tape<'a>,
+    shape: AttentionShape,
+    pass: &Pass<'a>,
+    layer: usize,
+    q: &Var,
+    k: &Var,
+    v: &Var,
+) -> Var {
     match &pass.keys {
         Keys::Packed(segments) => tape.attention(shape, segments, q, k, v),
         Keys::Cached(c) => Var::constant(c.attend(&tape.context.pool, &shape, layer, &q.value, &k.value, &v.value)),

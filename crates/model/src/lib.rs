@@ -27,5 +27,5 @@ pub use layer::{Attention, Gqa, Layer, Mla, MlaQuery, Mlp, Moe, SwigluMlp};
 pub use load::LoadOptions;
 pub use merge::{MAX_SHARD_BYTES, MergeReport, StoredDtype};
 pub use model::{BatchLoss, Model, Pass};
-pub use random::write_random;
 pub use peft::{AdapterTensor, ExpertsLayout};
+pub use random::write_random;

@@ -1,10 +1,10 @@
 //! A decoder from a checkpoint folder: config, shards, and every tensor where the file has it.
+use crate::ModelError;
 use crate::build::build;
 use crate::model::Model;
-use crate::ModelError;
 use loar_formats::config::ModelConfig;
-use loar_formats::{Severity, names};
 use loar_formats::safetensors::{Checkpoint, DType};
+use loar_formats::{Severity, names};
 use loar_tape::{Context, Frozen, Precision, Storage};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,17 +38,29 @@ impl Model {
         Model::from_checkpoint(config, &checkpoint, options)
     }
 
-    pub fn from_checkpoint(config: ModelConfig, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Model, ModelError> {
-        let faults: Vec<String> = names::compare(&config, checkpoint).into_iter().filter(|i| i.severity == Severity::Error).map(|i| i.text).collect();
+    pub fn from_checkpoint(
+        config: ModelConfig,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+    ) -> Result<Model, ModelError> {
+        let faults: Vec<String> = names::compare(&config, checkpoint)
+            .into_iter()
+            .filter(|i| i.severity == Severity::Error)
+            .map(|i| i.text)
+            .collect();
         if !faults.is_empty() {
             return Err(ModelError::checkpoint(checkpoint.path(), faults));
         }
         build(config, options.context(), &mut |name, rows, cols| {
-            let info = checkpoint.info(name).ok_or_else(|| ModelError::checkpoint(checkpoint.path(), vec![format!("`{name}` is missing")]))?;
+            let info = checkpoint
+                .info(name)
+                .ok_or_else(|| ModelError::checkpoint(checkpoint.path(), vec![format!("`{name}` is missing")]))?;
             let storage = match info.dtype {
                 DType::F32 => Storage::mapped_f32(Arc::new(checkpoint.bytes(name)?)),
                 DType::BF16 => Storage::mapped_bf16(Arc::new(checkpoint.bytes(name)?)),
-                DType::F8E4M3 if options.precision == Precision::Bf16 => Storage::Bf16(Arc::new(checkpoint.to_bf16(name)?)),
+                DType::F8E4M3 if options.precision == Precision::Bf16 => {
+                    Storage::Bf16(Arc::new(checkpoint.to_bf16(name)?))
+                }
                 _ => Storage::F32(Arc::new(checkpoint.to_f32(name)?)),
             };
             Ok(Frozen { rows, cols, storage })

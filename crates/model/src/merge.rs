@@ -1,6 +1,6 @@
 //! Whole checkpoints out of a decoder: the adapter folded into the weights, or a base made here.
-use crate::model::Model;
 use crate::ModelError;
+use crate::model::Model;
 use loar_formats::config::ModelConfig;
 use loar_formats::names::{expected_tensors, is_mtp};
 use loar_formats::safetensors::{Checkpoint, DType, ShardWriter, TensorSpec};
@@ -38,13 +38,23 @@ impl Model {
     /// removed. Files that are not weights are the caller's to copy.
     pub fn save_merged(&self, source: &Checkpoint, out: &Path, dtype: StoredDtype) -> Result<MergeReport, ModelError> {
         self.check_tied()?;
-        let linears: HashMap<String, &Linear> = self.linears().into_iter().filter(|l| l.lora.is_some()).map(|l| (format!("{}.weight", l.name), l)).collect();
+        let linears: HashMap<String, &Linear> = self
+            .linears()
+            .into_iter()
+            .filter(|l| l.lora.is_some())
+            .map(|l| (format!("{}.weight", l.name), l))
+            .collect();
         let target = match dtype {
             StoredDtype::Bf16 => DType::BF16,
             StoredDtype::F32 => DType::F32,
         };
-        let scales: Vec<String> = source.tensors().filter(|t| t.dtype == DType::F8E4M3).map(|t| format!("{}_scale_inv", t.name)).collect();
-        let changed = |name: &str| linears.contains_key(name) || self.params.find(name).is_some() || (name == "model.embed_tokens.weight" && self.embed_lora.is_some());
+        let scales: Vec<String> =
+            source.tensors().filter(|t| t.dtype == DType::F8E4M3).map(|t| format!("{}_scale_inv", t.name)).collect();
+        let changed = |name: &str| {
+            linears.contains_key(name)
+                || self.params.find(name).is_some()
+                || (name == "model.embed_tokens.weight" && self.embed_lora.is_some())
+        };
         let specs: Vec<TensorSpec> = source
             .tensors()
             .filter(|t| !scales.contains(&t.name))
@@ -108,7 +118,8 @@ impl Model {
             }
         }
         let specs = base_specs(&self.config, dtype);
-        ShardWriter::new(out, specs, MAX_SHARD_BYTES, pt_metadata())?.write(|spec| Ok(Cow::Owned(encode(values.get(&spec.name).map_or(&[], |v| v), spec.dtype))))?;
+        ShardWriter::new(out, specs, MAX_SHARD_BYTES, pt_metadata())?
+            .write(|spec| Ok(Cow::Owned(encode(values.get(&spec.name).map_or(&[], |v| v), spec.dtype))))?;
         write_config(&self.config, out, dtype)
     }
 
@@ -116,7 +127,8 @@ impl Model {
     pub fn fold_adapter(&mut self) {
         let params = std::mem::take(&mut self.params);
         self.params = params.clone();
-        self.embed_tokens = Weight::Frozen(Frozen::from_f32(self.config.vocab_size, self.config.hidden_size, self.merged_embedding()));
+        self.embed_tokens =
+            Weight::Frozen(Frozen::from_f32(self.config.vocab_size, self.config.hidden_size, self.merged_embedding()));
         self.embed_lora = None;
         self.each_linear_mut(&mut |l| {
             if l.is_trainable() {
@@ -143,7 +155,9 @@ impl Model {
 
     /// A tied checkpoint stores one matrix for embedding and head: what changes only one of them cannot be folded into it.
     fn check_tied(&self) -> Result<(), ModelError> {
-        let apart = self.embed_lora.is_some() || self.lm_head.lora.is_some() || self.lm_head.weight.param() != self.embed_tokens.param();
+        let apart = self.embed_lora.is_some()
+            || self.lm_head.lora.is_some()
+            || self.lm_head.weight.param() != self.embed_tokens.param();
         if self.config.tie_word_embeddings && apart {
             let fault = "the adapter changes the embedding or the head alone, but `tie_word_embeddings` is true: the merged checkpoint has one matrix for both; serve the adapter unmerged";
             return Err(ModelError::Spec { faults: vec![fault.into()] });
@@ -158,7 +172,8 @@ impl Model {
             let (a, b) = (&self.params.get(l.a).value, &self.params.get(l.b).value);
             for v in 0..vocab {
                 for o in 0..d {
-                    let sum: f64 = (0..l.rank).map(|j| f64::from(b.data[o * l.rank + j]) * f64::from(a.data[j * vocab + v])).sum();
+                    let sum: f64 =
+                        (0..l.rank).map(|j| f64::from(b.data[o * l.rank + j]) * f64::from(a.data[j * vocab + v])).sum();
                     w[v * d + o] += (f64::from(l.scaling) * sum) as f32;
                 }
             }
@@ -209,7 +224,10 @@ pub(crate) fn write_config(config: &ModelConfig, out: &Path, dtype: StoredDtype)
     config.quantization = None;
     config.set_dtype(if dtype == StoredDtype::Bf16 { "bfloat16" } else { "float32" });
     let path = out.join("config.json");
-    let text = serde_json::to_string_pretty(&config.to_json()).map_err(|e| ModelError::Write { path: path.clone(), message: e.to_string() })? + "\n";
-    loar_artifact::write_atomic(&path, text.as_bytes()).map_err(|e| ModelError::Write { path: path.clone(), message: e.to_string() })?;
+    let text = serde_json::to_string_pretty(&config.to_json())
+        .map_err(|e| ModelError::Write { path: path.clone(), message: e.to_string() })?
+        + "\n";
+    loar_artifact::write_atomic(&path, text.as_bytes())
+        .map_err(|e| ModelError::Write { path: path.clone(), message: e.to_string() })?;
     Ok(())
 }

@@ -104,9 +104,21 @@ impl Model {
         self.run_layers(tape, &batch.ids, &batch.positions, Keys::Packed(batch.segments.clone()), checkpoint)
     }
 
-    fn run_layers<'a>(&'a self, tape: &mut Tape<'a>, ids: &Arc<Vec<u32>>, positions: &[u32], keys: Keys<'a>, checkpoint: bool) -> (Var, Vec<Vec<usize>>) {
+    fn run_layers<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        ids: &Arc<Vec<u32>>,
+        positions: &[u32],
+        keys: Keys<'a>,
+        checkpoint: bool,
+    ) -> (Var, Vec<Vec<usize>>) {
         let expert_load = Arc::new(Mutex::new(vec![Vec::new(); self.layers.len()]));
-        let pass = LayerPass { config: &self.config, rope: Arc::new(self.rope.table(positions)), keys, expert_load: expert_load.clone() };
+        let pass = LayerPass {
+            config: &self.config,
+            rope: Arc::new(self.rope.table(positions)),
+            keys,
+            expert_load: expert_load.clone(),
+        };
         let mut x = tape.embed(ids, &self.embed_tokens, self.embed_lora.as_ref());
         for layer in &self.layers {
             x = if checkpoint {

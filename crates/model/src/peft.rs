@@ -4,10 +4,10 @@
 //! experts by `target_parameters`: A `[r·E, in]` blocked by expert, B `[out, r·E]` strided by expert,
 //! ΔW_e = s · B[:, e::E] · A[e·r .. (e+1)·r, :], with gate above up in one matrix. Fused gate and up of an expert share
 //! their A: here both layers then point to one parameter, so gradients and optimiser steps are those of the fused one.
+use crate::ModelError;
 use crate::adapter::{AdapterSpec, dropout_stream, fresh_dora, named, scaling};
 use crate::layer::{Mlp, SwigluMlp};
 use crate::model::Model;
-use crate::ModelError;
 use loar_formats::peft::{AdapterConfig, AdapterKey, Matcher, Side, Targets as PeftTargets, parse_key};
 use loar_formats::safetensors::{Checkpoint, TensorOut};
 use loar_tape::{Linear, Lora, ParamId, ParamRole, ParamStore, Tensor};
@@ -35,7 +35,12 @@ pub(crate) struct Attached {
 
 impl Attached {
     pub fn from_spec(spec: &AdapterSpec) -> Attached {
-        Attached { use_rslora: spec.use_rslora, use_dora: spec.use_dora, dropout: spec.dropout, modules_to_save: spec.modules_to_save.clone() }
+        Attached {
+            use_rslora: spec.use_rslora,
+            use_dora: spec.use_dora,
+            dropout: spec.dropout,
+            modules_to_save: spec.modules_to_save.clone(),
+        }
     }
 }
 
@@ -122,17 +127,30 @@ impl Model {
     /// PEFT stores the base embedding beside its adapter; another base would make another model.
     fn check_embedding_copy(&self, name: &str, copy: &Tensor, faults: &mut Vec<String>) {
         let own = self.embed_tokens.to_f32(&self.params);
-        let gap = if own.len() == copy.data.len() { own.iter().zip(&copy.data).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max) } else { f32::INFINITY };
+        let gap = if own.len() == copy.data.len() {
+            own.iter().zip(&copy.data).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+        } else {
+            f32::INFINITY
+        };
         // Half a unit in the last place of bf16 at magnitude 1: the copy may have been stored narrower than the base.
         if gap > 4e-3 {
             faults.push(format!("tensor `{name}` differs from the base's embedding by up to {gap:e}; the adapter was made on another base"));
         }
     }
 
-    fn set_embedding(&mut self, config: &AdapterConfig, matcher: &Matcher, pair: Pair, params: &mut ParamStore, faults: &mut Vec<String>) {
+    fn set_embedding(
+        &mut self,
+        config: &AdapterConfig,
+        matcher: &Matcher,
+        pair: Pair,
+        params: &mut ParamStore,
+        faults: &mut Vec<String>,
+    ) {
         let (Some(a), Some(b)) = (&pair.a, &pair.b) else {
             if pair.a.is_some() || pair.b.is_some() {
-                faults.push("`model.embed_tokens`: half of the pair of lora_embedding_A and lora_embedding_B is missing".into());
+                faults.push(
+                    "`model.embed_tokens`: half of the pair of lora_embedding_A and lora_embedding_B is missing".into(),
+                );
             }
             return;
         };
@@ -140,7 +158,10 @@ impl Model {
         let (vocab, d) = self.embed_tokens.shape(&self.params);
         let (rank, alpha) = matcher.rank_alpha_for(path);
         if (a.rows, a.cols) != (rank, vocab) || (b.rows, b.cols) != (d, rank) {
-            faults.push(format!("`{path}`: expected A [{rank}, {vocab}] and B [{d}, {rank}], found [{}, {}] and [{}, {}]", a.rows, a.cols, b.rows, b.cols));
+            faults.push(format!(
+                "`{path}`: expected A [{rank}, {vocab}] and B [{d}, {rank}], found [{}, {}] and [{}, {}]",
+                a.rows, a.cols, b.rows, b.cols
+            ));
             return;
         }
         let scaling = scaling(alpha, rank, config.use_rslora);
@@ -149,7 +170,14 @@ impl Model {
         self.embed_lora = Some(Lora { a, b, rank, scaling, dropout: 0.0, dora: None, stream: 0 });
     }
 
-    fn set_pairs(&mut self, config: &AdapterConfig, matcher: &Matcher, pairs: &mut BTreeMap<String, Pair>, params: &mut ParamStore, faults: &mut Vec<String>) -> BTreeSet<String> {
+    fn set_pairs(
+        &mut self,
+        config: &AdapterConfig,
+        matcher: &Matcher,
+        pairs: &mut BTreeMap<String, Pair>,
+        params: &mut ParamStore,
+        faults: &mut Vec<String>,
+    ) -> BTreeSet<String> {
         let mut loaded = BTreeSet::new();
         self.each_linear_mut(&mut |l| {
             let Some(pair) = pairs.get_mut(&l.name) else { return };
@@ -160,15 +188,26 @@ impl Model {
             };
             let (rank, alpha) = matcher.rank_alpha_for(&l.name);
             if (a.rows, a.cols) != (rank, l.in_features) {
-                faults.push(format!("`{}.lora_A`: expected [{rank}, {}], found [{}, {}]", l.name, l.in_features, a.rows, a.cols));
+                faults.push(format!(
+                    "`{}.lora_A`: expected [{rank}, {}], found [{}, {}]",
+                    l.name, l.in_features, a.rows, a.cols
+                ));
                 return;
             }
             if (b.rows, b.cols) != (l.out_features, rank) {
-                faults.push(format!("`{}.lora_B`: expected [{}, {rank}], found [{}, {}]", l.name, l.out_features, b.rows, b.cols));
+                faults.push(format!(
+                    "`{}.lora_B`: expected [{}, {rank}], found [{}, {}]",
+                    l.name, l.out_features, b.rows, b.cols
+                ));
                 return;
             }
             if config.use_dora != pair.magnitude.is_some() {
-                faults.push(format!("`{}`: use_dora is {} but a magnitude vector is {}", l.name, config.use_dora, if config.use_dora { "missing" } else { "present" }));
+                faults.push(format!(
+                    "`{}`: use_dora is {} but a magnitude vector is {}",
+                    l.name,
+                    config.use_dora,
+                    if config.use_dora { "missing" } else { "present" }
+                ));
                 return;
             }
             let a = params.add(format!("{}.lora_A", l.name), ParamRole::LoraA, a, None);
@@ -181,11 +220,24 @@ impl Model {
                     Some(dora)
                 }
                 Some(m) => {
-                    faults.push(format!("`{}.lora_magnitude_vector`: expected [{}], found [{}]", l.name, l.out_features, m.data.len()));
+                    faults.push(format!(
+                        "`{}.lora_magnitude_vector`: expected [{}], found [{}]",
+                        l.name,
+                        l.out_features,
+                        m.data.len()
+                    ));
                     None
                 }
             };
-            l.lora = Some(Lora { a, b, rank, scaling: scaling(alpha, rank, config.use_rslora), dropout: config.lora_dropout as f32, dora, stream: dropout_stream(&l.name) });
+            l.lora = Some(Lora {
+                a,
+                b,
+                rank,
+                scaling: scaling(alpha, rank, config.use_rslora),
+                dropout: config.lora_dropout as f32,
+                dora,
+                stream: dropout_stream(&l.name),
+            });
         });
         loaded
     }
@@ -199,7 +251,16 @@ impl Model {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn set_fused(&mut self, config: &AdapterConfig, matcher: &Matcher, module: &str, leaf: &'static str, pair: Pair, params: &mut ParamStore, faults: &mut Vec<String>) {
+    fn set_fused(
+        &mut self,
+        config: &AdapterConfig,
+        matcher: &Matcher,
+        module: &str,
+        leaf: &'static str,
+        pair: Pair,
+        params: &mut ParamStore,
+        faults: &mut Vec<String>,
+    ) {
         let dropout = config.lora_dropout;
         let Some(experts) = self.experts_mut(module) else {
             faults.push(format!("`{module}`: the base has no experts there"));
@@ -227,7 +288,9 @@ impl Model {
             return;
         }
         if dropout != 0.0 {
-            faults.push(format!("`{module}`: lora_dropout {dropout} with fused experts, which PEFT does not allow either"));
+            faults.push(format!(
+                "`{module}`: lora_dropout {dropout} with fused experts, which PEFT does not allow either"
+            ));
         }
         let s = scaling(alpha, rank, config.use_rslora);
         for (e, expert) in experts.iter_mut().enumerate() {
@@ -268,7 +331,12 @@ impl Model {
             Some(id) => {
                 let slot = &mut self.params.get_mut(id).value;
                 if slot.data.len() != value.data.len() {
-                    faults.push(format!("`{module}.{part}`: expected [{}, {}], found {} numbers", slot.rows, slot.cols, value.data.len()));
+                    faults.push(format!(
+                        "`{module}.{part}`: expected [{}, {}], found {} numbers",
+                        slot.rows,
+                        slot.cols,
+                        value.data.len()
+                    ));
                 } else {
                     slot.data = value.data;
                 }
@@ -277,13 +345,19 @@ impl Model {
     }
 
     /// The tensors of the adapter file, with `get` giving each parameter's values (or gradients), zeros where it has none.
-    pub fn adapter_tensors(&self, layout: ExpertsLayout, get: &dyn Fn(ParamId) -> Option<Vec<f32>>) -> Vec<AdapterTensor> {
+    pub fn adapter_tensors(
+        &self,
+        layout: ExpertsLayout,
+        get: &dyn Fn(ParamId) -> Option<Vec<f32>>,
+    ) -> Vec<AdapterTensor> {
         let read = |id: ParamId| {
             let p = self.params.get(id);
             Tensor::new(p.value.rows, p.value.cols, get(id).unwrap_or_else(|| vec![0.0; p.value.data.len()]))
         };
         let mut out = Vec::new();
-        let mut put = |name: String, shape: Vec<usize>, data: Vec<f32>| out.push(AdapterTensor { name: format!("base_model.model.{name}"), shape, data });
+        let mut put = |name: String, shape: Vec<usize>, data: Vec<f32>| {
+            out.push(AdapterTensor { name: format!("base_model.model.{name}"), shape, data })
+        };
         if let Some(l) = &self.embed_lora {
             let (a, b) = (read(l.a), read(l.b));
             put("model.embed_tokens.lora_embedding_A".into(), vec![a.rows, a.cols], a.data);
@@ -336,7 +410,8 @@ impl Model {
             self.check_fused()?;
         }
         let tensors = self.adapter_tensors(layout, &|id| Some(self.params.get(id).value.data.clone()));
-        let out: Vec<TensorOut> = tensors.iter().map(|t| TensorOut::f32(t.name.clone(), t.shape.clone(), &t.data)).collect();
+        let out: Vec<TensorOut> =
+            tensors.iter().map(|t| TensorOut::f32(t.name.clone(), t.shape.clone(), &t.data)).collect();
         loar_formats::peft::write(dir, &self.adapter_config(layout, base_name), &out)?;
         Ok(())
     }
@@ -344,13 +419,17 @@ impl Model {
     /// PEFT's `target_parameters` knows no magnitudes, and refuses `lora_dropout`: saving there would drop a part.
     fn check_fused(&self) -> Result<(), ModelError> {
         let linears = self.linears();
-        let experts: Vec<&Lora> = linears.iter().filter(|l| l.name.contains(".mlp.experts.")).filter_map(|l| l.lora.as_ref()).collect();
+        let experts: Vec<&Lora> =
+            linears.iter().filter(|l| l.name.contains(".mlp.experts.")).filter_map(|l| l.lora.as_ref()).collect();
         let mut faults = Vec::new();
         if experts.iter().any(|l| l.dora.is_some()) {
             faults.push("the fused layout of experts has no DoRA magnitudes; save with one pair an expert".to_string());
         }
         if let Some(l) = experts.iter().find(|l| l.dropout > 0.0) {
-            faults.push(format!("the fused layout of experts does not allow lora_dropout {}; save with one pair an expert", l.dropout));
+            faults.push(format!(
+                "the fused layout of experts does not allow lora_dropout {}; save with one pair an expert",
+                l.dropout
+            ));
         }
         if faults.is_empty() { Ok(()) } else { Err(ModelError::Spec { faults }) }
     }
@@ -371,7 +450,11 @@ impl Model {
         for l in self.linears() {
             let Some(lora) = &l.lora else { continue };
             if layout == ExpertsLayout::Fused && l.name.contains(".mlp.experts.") {
-                target_parameters.insert(if l.name.ends_with("down_proj") { "mlp.experts.down_proj" } else { "mlp.experts.gate_up_proj" });
+                target_parameters.insert(if l.name.ends_with("down_proj") {
+                    "mlp.experts.down_proj"
+                } else {
+                    "mlp.experts.gate_up_proj"
+                });
                 continue;
             }
             modules.push((l.name.clone(), lora.rank, alpha_of(lora.rank, lora.scaling)));
@@ -382,7 +465,11 @@ impl Model {
                 let Mlp::Moe(m) = &layer.mlp else { continue };
                 for (leaf, gate_up) in [("gate_up_proj", true), ("down_proj", false)] {
                     if let Some((rank, s)) = fused_rank(&m.experts, gate_up) {
-                        fused.push((format!("model.layers.{}.mlp.experts.{leaf}", layer.index), rank, alpha_of(rank, s)));
+                        fused.push((
+                            format!("model.layers.{}.mlp.experts.{leaf}", layer.index),
+                            rank,
+                            alpha_of(rank, s),
+                        ));
                     }
                 }
             }
@@ -397,7 +484,8 @@ impl Model {
                 config.alpha_pattern.push((path.replace('.', r"\."), *alpha));
             }
         }
-        config.target_modules = if modules.is_empty() { PeftTargets::None } else { PeftTargets::Names(self.target_names(&modules)) };
+        config.target_modules =
+            if modules.is_empty() { PeftTargets::None } else { PeftTargets::Names(self.target_names(&modules)) };
         config.target_parameters = target_parameters.into_iter().map(str::to_owned).collect();
         config.use_rslora = attached.use_rslora;
         config.use_dora = attached.use_dora;

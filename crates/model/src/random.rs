@@ -1,10 +1,10 @@
 //! A decoder with random weights, for pre-training from nothing and for tests: matrices ~ N(0, initializer_range²),
 //! norms 1, biases and the router's correction bias 0, as HF initialises.
+use crate::ModelError;
 use crate::build::build;
 use crate::load::LoadOptions;
 use crate::merge::{StoredDtype, base_specs, encode, pt_metadata, write_config};
 use crate::model::Model;
-use crate::ModelError;
 use loar_formats::config::ModelConfig;
 use loar_formats::safetensors::ShardWriter;
 use loar_kernels::rng::Stream;
@@ -36,11 +36,18 @@ fn values(name: &str, count: usize, std: f32, seed: u64) -> Vec<f32> {
 
 /// Writes a checkpoint folder of random weights under release names, one tensor in memory at a time: the start of
 /// pre-training, and a stand-in of a released checkpoint's exact shape where its weights cannot be had.
-pub fn write_random(config: &ModelConfig, seed: u64, out: &Path, dtype: StoredDtype, max_shard_bytes: u64) -> Result<(), ModelError> {
+pub fn write_random(
+    config: &ModelConfig,
+    seed: u64,
+    out: &Path,
+    dtype: StoredDtype,
+    max_shard_bytes: u64,
+) -> Result<(), ModelError> {
     let std = config.initializer_range as f32;
     let specs = base_specs(config, dtype);
-    ShardWriter::new(out, specs, max_shard_bytes, pt_metadata())?
-        .write(|spec| Ok(Cow::Owned(encode(&values(&spec.name, spec.shape.iter().product(), std, seed), spec.dtype))))?;
+    ShardWriter::new(out, specs, max_shard_bytes, pt_metadata())?.write(|spec| {
+        Ok(Cow::Owned(encode(&values(&spec.name, spec.shape.iter().product(), std, seed), spec.dtype)))
+    })?;
     write_config(config, out, dtype)
 }
 

@@ -49,7 +49,8 @@ fn inv_freq(config: &ModelConfig) -> Vec<f32> {
         RopeScaling::Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, truncate, .. } => {
             let original = *original_max_position_embeddings as f64;
             // Dimension that makes `rotations` turns over the original length (YaRN §3.2).
-            let correction = |rotations: f64| dim as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln());
+            let correction =
+                |rotations: f64| dim as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln());
             let (mut low, mut high) = (correction(*beta_fast), correction(*beta_slow));
             if *truncate {
                 (low, high) = (low.floor(), high.ceil());

@@ -33,7 +33,14 @@ impl AdamW {
     /// One update. `learning_rate(id)` lets groups differ (LoRA+), `decay(id)` says whether weight decay applies.
     /// A parameter without a gradient (an expert that no token chose) counts as gradient zero, as it would inside
     /// PEFT's fused expert tensors: its moments decay and weight decay applies.
-    pub fn step(&mut self, pool: &Pool, params: &mut ParamStore, grads: &Grads, learning_rate: &dyn Fn(ParamId) -> f64, decay: &dyn Fn(ParamId) -> bool) {
+    pub fn step(
+        &mut self,
+        pool: &Pool,
+        params: &mut ParamStore,
+        grads: &Grads,
+        learning_rate: &dyn Fn(ParamId) -> f64,
+        decay: &dyn Fn(ParamId) -> bool,
+    ) {
         self.state.step += 1;
         for i in 0..params.len() {
             let id = ParamId(i);
@@ -54,7 +61,14 @@ impl AdamW {
                     &zeros
                 }
             };
-            elementwise::adamw(pool, &options, value, grad, &mut self.state.first[i].data, &mut self.state.second[i].data);
+            elementwise::adamw(
+                pool,
+                &options,
+                value,
+                grad,
+                &mut self.state.first[i].data,
+                &mut self.state.second[i].data,
+            );
         }
     }
 }

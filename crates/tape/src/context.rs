@@ -16,12 +16,33 @@ impl Context {
 
     /// `c[m, n] (+)= alpha * a[m, k] * b[k, n]` in the context's precision; `c` is contiguous.
     #[allow(clippy::too_many_arguments)]
-    pub fn gemm(&self, m: usize, n: usize, k: usize, a: Matrix, b: Matrix, alpha: f32, accumulate: bool, c: &mut [f32]) {
+    pub fn gemm(
+        &self,
+        m: usize,
+        n: usize,
+        k: usize,
+        a: Matrix,
+        b: Matrix,
+        alpha: f32,
+        accumulate: bool,
+        c: &mut [f32],
+    ) {
         self.gemm_in(self.precision, m, n, k, a, b, alpha, accumulate, c);
     }
 
     #[allow(clippy::too_many_arguments)]
-    pub fn gemm_in(&self, precision: Precision, m: usize, n: usize, k: usize, a: Matrix, b: Matrix, alpha: f32, accumulate: bool, c: &mut [f32]) {
+    pub fn gemm_in(
+        &self,
+        precision: Precision,
+        m: usize,
+        n: usize,
+        k: usize,
+        a: Matrix,
+        b: Matrix,
+        alpha: f32,
+        accumulate: bool,
+        c: &mut [f32],
+    ) {
         Gemm { m, n, k, a, b, alpha, accumulate, precision }.run(&self.pool, c, n);
     }
 }

@@ -167,9 +167,6 @@ impl Grads {
 
     /// First parameter whose gradient is not finite.
     pub fn non_finite(&self) -> Option<ParamId> {
-        self.tensors
-            .iter()
-            .position(|t| t.as_ref().is_some_and(|t| t.data.iter().any(|x| !x.is_finite())))
-            .map(ParamId)
+        self.tensors.iter().position(|t| t.as_ref().is_some_and(|t| t.data.iter().any(|x| !x.is_finite()))).map(ParamId)
     }
 }

@@ -75,7 +75,12 @@ impl<'a> Tape<'a> {
 
     /// Adds an operation's result. `backward` runs at most once, and only if `wanted` (some input or parameter is
     /// trainable) and the tape records.
-    pub fn push(&mut self, value: Tensor, wanted: bool, backward: impl FnOnce(&mut Backward<'_, 'a>, Tensor) + 'a) -> Var {
+    pub fn push(
+        &mut self,
+        value: Tensor,
+        wanted: bool,
+        backward: impl FnOnce(&mut Backward<'_, 'a>, Tensor) + 'a,
+    ) -> Var {
         let node = (wanted && self.recording).then(|| {
             self.nodes.push(Some(Box::new(backward) as BackwardFn<'a>));
             self.nodes.len() - 1
@@ -84,11 +89,16 @@ impl<'a> Tape<'a> {
     }
 
     /// As `push` with a gradient wanted, for operations whose backward needs their output.
-    pub fn push_with_output(&mut self, value: Tensor, backward: impl FnOnce(&mut Backward<'_, 'a>, Tensor, &Tensor) + 'a) -> Var {
+    pub fn push_with_output(
+        &mut self,
+        value: Tensor,
+        backward: impl FnOnce(&mut Backward<'_, 'a>, Tensor, &Tensor) + 'a,
+    ) -> Var {
         let value = Arc::new(value);
         let kept = value.clone();
         let node = self.recording.then(|| {
-            self.nodes.push(Some(Box::new(move |b: &mut Backward<'_, 'a>, dy| backward(b, dy, &kept)) as BackwardFn<'a>));
+            self.nodes
+                .push(Some(Box::new(move |b: &mut Backward<'_, 'a>, dy| backward(b, dy, &kept)) as BackwardFn<'a>));
             self.nodes.len() - 1
         });
         Var { value, node }
@@ -108,7 +118,8 @@ impl<'a> Tape<'a> {
         let x = x.clone();
         self.push(value, true, move |b, dy| {
             let mut again = Tape { context, params, dropout, recording: true, nodes: Vec::new() };
-            let leaf = if x.needs_grad() { again.leaf(x.value.clone()) } else { Var { value: x.value.clone(), node: None } };
+            let leaf =
+                if x.needs_grad() { again.leaf(x.value.clone()) } else { Var { value: x.value.clone(), node: None } };
             let y = block(&mut again, leaf.clone());
             let mut dx = again.backward_into(b.param_grads, &y, dy, &[&leaf]);
             if let Some(dx) = dx.pop().flatten() {
@@ -123,7 +134,13 @@ impl<'a> Tape<'a> {
     }
 
     /// As `backward`, and returns the gradients of the given leaves.
-    pub fn backward_into(mut self, param_grads: &mut Grads, output: &Var, seed: Tensor, leaves: &[&Var]) -> Vec<Option<Tensor>> {
+    pub fn backward_into(
+        mut self,
+        param_grads: &mut Grads,
+        output: &Var,
+        seed: Tensor,
+        leaves: &[&Var],
+    ) -> Vec<Option<Tensor>> {
         let mut node_grads: Vec<Option<Tensor>> = (0..self.nodes.len()).map(|_| None).collect();
         if let Some(n) = output.node {
             node_grads[n] = Some(seed);
@@ -132,7 +149,8 @@ impl<'a> Tape<'a> {
             let Some(f) = self.nodes[n].take() else { continue };
             // A value nobody used downstream has no gradient; its closure is dropped with what it holds.
             let Some(dy) = node_grads[n].take() else { continue };
-            let mut b = Backward { context: self.context, params: self.params, node_grads: &mut node_grads, param_grads };
+            let mut b =
+                Backward { context: self.context, params: self.params, node_grads: &mut node_grads, param_grads };
             f(&mut b, dy);
         }
         leaves.iter().map(|v| v.node.and_then(|n| node_grads[n].take())).collect()
@@ -145,7 +163,6 @@ pub struct Backward<'b, 'a> {
     pub params: &'a ParamStore,
     node_grads: &'b mut Vec<Option<Tensor>>,
     param_grads: &'b mut Grads,
-
 }
 
 impl Backward<'_, '_> {

@@ -27,14 +27,18 @@ impl Storage {
     pub fn mapped_f32(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Storage {
         match bytemuck::try_cast_slice::<u8, f32>((*bytes).as_ref()) {
             Ok(_) => Storage::MappedF32(bytes),
-            Err(_) => Storage::F32(Arc::new((*bytes).as_ref().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())),
+            Err(_) => Storage::F32(Arc::new(
+                (*bytes).as_ref().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            )),
         }
     }
 
     pub fn mapped_bf16(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Storage {
         match bytemuck::try_cast_slice::<u8, u16>((*bytes).as_ref()) {
             Ok(_) => Storage::MappedBf16(bytes),
-            Err(_) => Storage::Bf16(Arc::new((*bytes).as_ref().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect())),
+            Err(_) => Storage::Bf16(Arc::new(
+                (*bytes).as_ref().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+            )),
         }
     }
 }

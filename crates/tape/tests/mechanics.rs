@@ -1,6 +1,9 @@
 //! What the tape promises whatever the operations: checkpoints change nothing, shared values sum their gradients, frozen
 //! branches cost nothing, and what nobody saves is freed.
-use loar_tape::{Context, DropoutKey, Frozen, Grads, Linear, Lora, ParamId, ParamRole, ParamStore, Precision, Tape, Tensor, Var, Weight};
+use loar_tape::{
+    Context, DropoutKey, Frozen, Grads, Linear, Lora, ParamId, ParamRole, ParamStore, Precision, Tape, Tensor, Var,
+    Weight,
+};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -10,8 +13,23 @@ fn tensor(seed: u32, rows: usize, cols: usize) -> Tensor {
 }
 
 fn linear(name: &str, seed: u32, n: usize, first: Option<usize>, dropout: f32) -> Linear {
-    let lora = first.map(|a| Lora { a: ParamId(a), b: ParamId(a + 1), rank: 2, scaling: 0.7, dropout, dora: None, stream: u64::from(seed) });
-    Linear { name: name.into(), in_features: n, out_features: n, weight: Weight::Frozen(Frozen::from_f32(n, n, tensor(seed, n, n).data)), bias: None, lora }
+    let lora = first.map(|a| Lora {
+        a: ParamId(a),
+        b: ParamId(a + 1),
+        rank: 2,
+        scaling: 0.7,
+        dropout,
+        dora: None,
+        stream: u64::from(seed),
+    });
+    Linear {
+        name: name.into(),
+        in_features: n,
+        out_features: n,
+        weight: Weight::Frozen(Frozen::from_f32(n, n, tensor(seed, n, n).data)),
+        bias: None,
+        lora,
+    }
 }
 
 /// Two blocks of norm, gate, up, swiglu, residual with adapters, as a model would chain them.
@@ -29,7 +47,14 @@ fn stack(dropout: f32) -> Stack {
         let (rows, cols) = if i % 2 == 0 { (2, N) } else { (N, 2) };
         params.add(format!("p{i}"), ParamRole::LoraA, tensor(20 + i, rows, cols), None);
     }
-    let blocks = (0..2).map(|b| [linear("gate", 1 + b, N, Some(4 * b as usize), dropout), linear("up", 5 + b, N, Some(4 * b as usize + 2), dropout)]).collect();
+    let blocks = (0..2)
+        .map(|b| {
+            [
+                linear("gate", 1 + b, N, Some(4 * b as usize), dropout),
+                linear("up", 5 + b, N, Some(4 * b as usize + 2), dropout),
+            ]
+        })
+        .collect();
     Stack { params, norm: Weight::Frozen(Frozen::from_f32(N, 1, vec![1.1; N])), blocks }
 }
 
@@ -42,13 +67,23 @@ impl Stack {
     }
 
     /// Value, gradient of the input, gradients of the parameters.
-    fn run(&self, context: &Context, checkpoint: [bool; 2], key: Option<DropoutKey>, leaf: bool) -> (Vec<f32>, Option<Tensor>, Vec<Option<Tensor>>) {
+    fn run(
+        &self,
+        context: &Context,
+        checkpoint: [bool; 2],
+        key: Option<DropoutKey>,
+        leaf: bool,
+    ) -> (Vec<f32>, Option<Tensor>, Vec<Option<Tensor>>) {
         let mut tape = Tape::new(context, &self.params, key);
         let input = Arc::new(tensor(9, 3, N));
         let x = if leaf { tape.leaf(input) } else { Var::constant((*input).clone()) };
         let mut h = x.clone();
         for (b, again) in checkpoint.into_iter().enumerate() {
-            h = if again { tape.checkpoint(&h, true, move |tape, x| self.block(b, tape, &x)) } else { self.block(b, &mut tape, &h) };
+            h = if again {
+                tape.checkpoint(&h, true, move |tape, x| self.block(b, tape, &x))
+            } else {
+                self.block(b, &mut tape, &h)
+            };
         }
         let value = h.value.data.clone();
         let mut grads = Grads::new(&self.params);
@@ -65,15 +100,26 @@ fn a_checkpoint_changes_no_bit_of_values_and_gradients() {
         for leaf in [true, false] {
             let straight = s.run(&context, [false, false], key, leaf);
             assert_eq!(straight.1.is_some(), leaf);
-            assert!(straight.2.iter().all(|g| g.as_ref().is_some_and(|g| g.data.iter().any(|x| *x != 0.0))), "every adapter learns");
+            assert!(
+                straight.2.iter().all(|g| g.as_ref().is_some_and(|g| g.data.iter().any(|x| *x != 0.0))),
+                "every adapter learns"
+            );
             for checkpoint in [[true, false], [false, true], [true, true]] {
-                assert_eq!(s.run(&context, checkpoint, key, leaf), straight, "dropout {dropout}, checkpoints {checkpoint:?}");
+                assert_eq!(
+                    s.run(&context, checkpoint, key, leaf),
+                    straight,
+                    "dropout {dropout}, checkpoints {checkpoint:?}"
+                );
             }
         }
     }
     let s = stack(0.3);
     let other = Some(DropoutKey { seed: 4, micro_step: 12 });
-    assert_ne!(s.run(&context, [true, true], other, true).0, s.run(&context, [true, true], None, true).0, "dropout is on");
+    assert_ne!(
+        s.run(&context, [true, true], other, true).0,
+        s.run(&context, [true, true], None, true).0,
+        "dropout is on"
+    );
 }
 
 #[test]
@@ -105,7 +151,8 @@ fn a_value_used_twice_gets_the_sum_of_its_gradients() {
     let leaf = tape.leaf(Arc::new(x.clone()));
     let twice = tape.add(&leaf, &leaf);
     let thrice = tape.add(&twice, &leaf);
-    let dx = tape.backward_into(&mut Grads::new(&params), &thrice, seed.clone(), &[&leaf]).remove(0).expect("a gradient");
+    let dx =
+        tape.backward_into(&mut Grads::new(&params), &thrice, seed.clone(), &[&leaf]).remove(0).expect("a gradient");
     for (d, s) in dx.data.iter().zip(&seed.data) {
         assert!((d - 3.0 * s).abs() < 1e-6);
     }
@@ -251,7 +298,11 @@ fn backward_frees_later_values_before_it_reaches_earlier_ones() {
     let y = tape.add(&kept, &x);
     drop((kept, early));
     tape.backward(&mut Grads::new(&params), &y, tensor(3, 2, 3));
-    assert_eq!(seen.load(Ordering::Relaxed), 1, "1: ran and the later value was gone; 2: it was still alive; 0: did not run");
+    assert_eq!(
+        seen.load(Ordering::Relaxed),
+        1,
+        "1: ran and the later value was gone; 2: it was still alive; 0: did not run"
+    );
 }
 
 #[test]

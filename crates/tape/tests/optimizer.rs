@@ -38,7 +38,8 @@ impl Torch {
 fn three_steps_are_those_of_torch() {
     for config in [CONFIG, AdamWConfig { beta1: 0.8, beta2: 0.95, eps: 1e-3, weight_decay: 0.0 }] {
         let mut params = ParamStore::default();
-        let ids: Vec<ParamId> = (0..3).map(|i| params.add(format!("p{i}"), ParamRole::LoraA, tensor(i, 3, 4), None)).collect();
+        let ids: Vec<ParamId> =
+            (0..3).map(|i| params.add(format!("p{i}"), ParamRole::LoraA, tensor(i, 3, 4), None)).collect();
         let mut torch: Vec<Torch> = ids.iter().map(|id| Torch::new(&params.get(*id).value)).collect();
         let mut adam = AdamW::new(config, &params);
         for step in 0..3u32 {
@@ -57,7 +58,11 @@ fn three_steps_are_those_of_torch() {
             adam.step(&Pool::new(2), &mut params, &grads, &rate, &decays);
             for id in &ids {
                 for (i, (p, want)) in params.get(*id).value.data.iter().zip(&torch[id.0].p).enumerate() {
-                    assert!((f64::from(*p) - want).abs() < 1e-6, "step {step}, parameter {}, entry {i}: {p} for {want}", id.0);
+                    assert!(
+                        (f64::from(*p) - want).abs() < 1e-6,
+                        "step {step}, parameter {}, entry {i}: {p} for {want}",
+                        id.0
+                    );
                 }
                 for (m, want) in adam.state.first[id.0].data.iter().zip(&torch[id.0].m) {
                     assert!((f64::from(*m) - want).abs() < 1e-6);
@@ -140,7 +145,8 @@ fn one_thread_and_four_step_alike() {
 #[test]
 fn gradients_add_scale_and_measure() {
     let mut params = ParamStore::default();
-    let ids: Vec<ParamId> = (0..3).map(|i| params.add(format!("p{i}"), ParamRole::LoraA, Tensor::zeros(1, 2), None)).collect();
+    let ids: Vec<ParamId> =
+        (0..3).map(|i| params.add(format!("p{i}"), ParamRole::LoraA, Tensor::zeros(1, 2), None)).collect();
     let mut grads = Grads::new(&params);
     assert_eq!(grads.norm(), 0.0);
     grads.add(ids[0], Tensor::new(1, 2, vec![1.0, 2.0]));
@@ -197,7 +203,11 @@ fn masked_entries_stay_exactly_zero_through_training() {
     let mut params = ParamStore::default();
     let id = params.add("masked".into(), ParamRole::LoraB, tensor(1, 7, 6), Some(mask));
     let free = params.add("free".into(), ParamRole::LoraA, tensor(2, 2, 3), None);
-    let inside = |r: usize, c: usize| (0..3).any(|i| (mask.band(7, i).0..mask.band(7, i).1).contains(&r) && (mask.band(6, i).0..mask.band(6, i).1).contains(&c));
+    let inside = |r: usize, c: usize| {
+        (0..3).any(|i| {
+            (mask.band(7, i).0..mask.band(7, i).1).contains(&r) && (mask.band(6, i).0..mask.band(6, i).1).contains(&c)
+        })
+    };
     let start = params.get(id).value.clone();
     let mut adam = AdamW::new(CONFIG, &params);
     for step in 0..5u32 {

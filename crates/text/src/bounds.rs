@@ -18,20 +18,10 @@ pub(crate) fn apply(env: &mut Environment<'static>) {
     for name in ["batch", "slice", "format", "pprint"] {
         env.remove_filter(name);
     }
-    env.add_filter(
-        "replace",
-        |text: &Value, from: &Value, to: &Value, count: Option<usize>| {
-            replace(
-                &python::text(text)?,
-                &python::text(from)?,
-                &python::text(to)?,
-                count,
-            )
-        },
-    );
-    env.add_filter("join", |items: &Value, joiner: Option<&str>| {
-        join(items, joiner.unwrap_or_default())
+    env.add_filter("replace", |text: &Value, from: &Value, to: &Value, count: Option<usize>| {
+        replace(&python::text(text)?, &python::text(from)?, &python::text(to)?, count)
     });
+    env.add_filter("join", |items: &Value, joiner: Option<&str>| join(items, joiner.unwrap_or_default()));
     env.add_filter("indent", indent);
     env.set_unknown_method_callback(method);
 }
@@ -83,9 +73,7 @@ fn indent(
             (Some(text), _) => text.to_string(),
             (None, Some(n)) => " ".repeat(n.min(MAX_INDENT + 1)),
             _ => {
-                return Err(fault(format!(
-                    "indent width `{width}` is neither a number nor text"
-                )));
+                return Err(fault(format!("indent width `{width}` is neither a number nor text")));
             }
         },
     };
@@ -100,11 +88,7 @@ fn indent(
         if i > 0 {
             out.push('\n');
         }
-        let wanted = if i == 0 {
-            first
-        } else {
-            blank || !line.is_empty()
-        };
+        let wanted = if i == 0 { first } else { blank || !line.is_empty() };
         if wanted {
             out.push_str(&space);
         }
@@ -117,9 +101,9 @@ fn indent(
 /// Python's string, list and mapping methods.
 fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match (value.as_str(), name, args) {
-        (Some(_), "format" | "format_map", _) => Err(fault(
-            "`format` is not supported in chat templates; join texts with `~`".into(),
-        )),
+        (Some(_), "format" | "format_map", _) => {
+            Err(fault("`format` is not supported in chat templates; join texts with `~`".into()))
+        }
         (Some(text), "replace", [from, to]) => match (from.as_str(), to.as_str()) {
             (Some(from), Some(to)) => replace(text, from, to, None).map(Value::from),
             _ => Err(fault("replace takes text".into())),
@@ -141,10 +125,7 @@ mod tests {
     fn filters_do_what_jinja2_does() {
         let mut env = Environment::new();
         apply(&mut env);
-        let render = |text: &str| {
-            env.render_str(text, minijinja::context! {})
-                .map_err(|e| e.to_string())
-        };
+        let render = |text: &str| env.render_str(text, minijinja::context! {}).map_err(|e| e.to_string());
         // Right-hand sides: Jinja2 3.1.6.
         for (source, want) in [
             ("{{ 'a\n\nb'|indent }}|", "a\n\n    b|"),
@@ -152,10 +133,7 @@ mod tests {
             ("{{ 'a\nb'|indent(width='> ') }}|", "a\n> b|"),
             ("{{ [1, 'x', true]|join(', ') }}", "1, x, True"),
             ("{{ ', '.join(['a', 'b']) }}", "a, b"),
-            (
-                "{{ 'aXbXc'|replace('X', '-', 1) }} {{ 'aXbXc'.replace('X', '') }}",
-                "a-bXc abc",
-            ),
+            ("{{ 'aXbXc'|replace('X', '-', 1) }} {{ 'aXbXc'.replace('X', '') }}", "a-bXc abc"),
         ] {
             assert_eq!(render(source).as_deref(), Ok(want), "{source}");
         }

@@ -10,19 +10,8 @@ const BOS: &str = "<｜begin▁of▁sentence｜>";
 const EOS: &str = "<｜end▁of▁sentence｜>";
 
 /// Names that [`ChatTemplate::builtin`] takes.
-pub(crate) const NAMES: [&str; 11] = [
-    "llm",
-    "moe",
-    "v2",
-    "coder",
-    "v2.5",
-    "v3",
-    "r1",
-    "v3.1",
-    "v3.1-empty-think",
-    "qwen2",
-    "qwen3",
-];
+pub(crate) const NAMES: [&str; 11] =
+    ["llm", "moe", "v2", "coder", "v2.5", "v3", "r1", "v3.1", "v3.1-empty-think", "qwen2", "qwen3"];
 
 const USER_ASSISTANT: &str = include_str!("../templates/user_assistant.jinja");
 const V3: &str = include_str!("../templates/v3.jinja");
@@ -37,33 +26,13 @@ impl ChatTemplate {
     pub fn builtin(name: &str) -> Result<Self, TemplateError> {
         let (source, bos, eos) = match name {
             "llm" | "moe" | "v2" => (USER_ASSISTANT.to_string(), BOS, EOS),
-            "coder" => (
-                include_str!("../templates/coder.jinja").to_string(),
-                BOS,
-                "<|EOT|>",
-            ),
+            "coder" => (include_str!("../templates/coder.jinja").to_string(), BOS, "<|EOT|>"),
             "v2.5" | "v3" => (V3.to_string(), BOS, EOS),
             "r1" => (include_str!("../templates/r1.jinja").to_string(), BOS, EOS),
-            "v3.1" => (
-                format!("{{%- set no_think = '</think>' -%}}{V3_1}"),
-                BOS,
-                EOS,
-            ),
-            "v3.1-empty-think" => (
-                format!("{{%- set no_think = '<think></think>' -%}}{V3_1}"),
-                BOS,
-                EOS,
-            ),
-            "qwen2" => (
-                format!("{CHATML}{}", include_str!("../templates/qwen2.jinja")),
-                "",
-                "<|im_end|>",
-            ),
-            "qwen3" => (
-                format!("{CHATML}{}", include_str!("../templates/qwen3.jinja")),
-                "",
-                "<|im_end|>",
-            ),
+            "v3.1" => (format!("{{%- set no_think = '</think>' -%}}{V3_1}"), BOS, EOS),
+            "v3.1-empty-think" => (format!("{{%- set no_think = '<think></think>' -%}}{V3_1}"), BOS, EOS),
+            "qwen2" => (format!("{CHATML}{}", include_str!("../templates/qwen2.jinja")), "", "<|im_end|>"),
+            "qwen3" => (format!("{CHATML}{}", include_str!("../templates/qwen3.jinja")), "", "<|im_end|>"),
             _ => return Err(TemplateError::UnknownBuiltin { name: name.into() }),
         };
         Self::named(&format!("builtin:{name}"), &source, bos, eos)
@@ -77,11 +46,7 @@ impl ChatTemplate {
     /// Name of the built-in template that fits a tokenizer and the config's `model_type`; `None`
     /// where nothing fits for certain (then ask the user).
     pub fn detect(tokenizer: &Tokenizer, model_type: &str) -> Option<&'static str> {
-        let has = |token: &str| {
-            tokenizer
-                .id(token)
-                .is_some_and(|id| tokenizer.is_control(id))
-        };
+        let has = |token: &str| tokenizer.id(token).is_some_and(|id| tokenizer.is_control(id));
         let bos = has(BOS);
         match model_type {
             // Other encodings, with their own renderers.

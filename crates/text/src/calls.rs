@@ -29,22 +29,14 @@ pub(crate) fn json_call(body: &str) -> Option<ToolCall> {
     let raw = call.arguments.get();
     // Some models write the arguments as JSON text inside a string.
     let arguments = serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_string());
-    Some(ToolCall {
-        name: call.name,
-        arguments,
-    })
+    Some(ToolCall { name: call.name, arguments })
 }
 
 /// `function<｜tool▁sep｜>NAME\n```json\nARGS\n```` of V3 and R1, or `NAME<｜tool▁sep｜>ARGS` of V3.1.
 pub(crate) fn deepseek_call(body: &str) -> Option<ToolCall> {
     let (before, after) = body.split_once(SEP)?;
-    let fenced = after
-        .split_once("\n```json\n")
-        .and_then(|(name, rest)| Some((name, rest.strip_suffix("\n```")?)));
+    let fenced = after.split_once("\n```json\n").and_then(|(name, rest)| Some((name, rest.strip_suffix("\n```")?)));
     let (name, arguments) = fenced.unwrap_or((before, after));
     let name = name.trim();
-    (!name.is_empty()).then(|| ToolCall {
-        name: name.to_string(),
-        arguments: arguments.trim().to_string(),
-    })
+    (!name.is_empty()).then(|| ToolCall { name: name.to_string(), arguments: arguments.trim().to_string() })
 }

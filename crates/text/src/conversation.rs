@@ -96,9 +96,7 @@ impl TryFrom<RawMessage> for Message {
             (None, Some(0.0)) => false,
             (None, Some(1.0)) => raw.role == "assistant",
             (None, Some(weight)) => {
-                return Err(format!(
-                    "weight `{weight}` is neither 0 nor 1; drop the field or write `train`"
-                ));
+                return Err(format!("weight `{weight}` is neither 0 nor 1; drop the field or write `train`"));
             }
             (None, None) => raw.role == "assistant",
         };
@@ -194,9 +192,7 @@ pub enum ConversationError {
     #[error("conversation has no messages; give at least one user turn")]
     Empty,
     /// A role that no template knows.
-    #[error(
-        "message {index} has role `{role}`; use one of system, developer, user, assistant, tool"
-    )]
+    #[error("message {index} has role `{role}`; use one of system, developer, user, assistant, tool")]
     UnknownRole {
         /// Position in `messages`.
         index: usize,
@@ -204,17 +200,13 @@ pub enum ConversationError {
         role: String,
     },
     /// A tool result without a call.
-    #[error(
-        "message {index} is a tool result, but no assistant turn with tool_calls stands before it"
-    )]
+    #[error("message {index} is a tool result, but no assistant turn with tool_calls stands before it")]
     ToolWithoutCall {
         /// Position in `messages`.
         index: usize,
     },
     /// Loss asked for on a turn that the model does not speak.
-    #[error(
-        "message {index} has role `{role}` and train = true; only assistant turns can be trained"
-    )]
+    #[error("message {index} has role `{role}` and train = true; only assistant turns can be trained")]
     TrainedRole {
         /// Position in `messages`.
         index: usize,
@@ -244,16 +236,11 @@ pub enum ConversationError {
 impl Conversation {
     /// Reads `{"messages": […], …}` or a bare list of messages.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConversationError> {
-        let fault = |e: serde_json::Error| ConversationError::Json {
-            reason: e.to_string(),
-        };
+        let fault = |e: serde_json::Error| ConversationError::Json { reason: e.to_string() };
         let value: Value = serde_json::from_slice(bytes).map_err(fault)?;
         if value.is_array() {
             let messages = serde_json::from_value(value).map_err(fault)?;
-            return Ok(Conversation {
-                messages,
-                ..Conversation::default()
-            });
+            return Ok(Conversation { messages, ..Conversation::default() });
         }
         serde_json::from_value(value).map_err(fault)
     }
@@ -276,11 +263,7 @@ impl Conversation {
                     calls_open = !message.tool_calls.is_empty();
                     let silent = message.content.is_empty()
                         && message.tool_calls.is_empty()
-                        && message
-                            .reasoning_content
-                            .as_deref()
-                            .unwrap_or("")
-                            .is_empty();
+                        && message.reasoning_content.as_deref().unwrap_or("").is_empty();
                     if message.train && silent {
                         faults.push(ConversationError::EmptyAssistant { index });
                     }
@@ -291,10 +274,7 @@ impl Conversation {
                 _ => calls_open = false,
             }
             if message.train {
-                faults.push(ConversationError::TrainedRole {
-                    index,
-                    role: role.clone(),
-                });
+                faults.push(ConversationError::TrainedRole { index, role: role.clone() });
             }
             if message.reasoning_content.is_some() {
                 faults.push(ConversationError::AssistantField {
@@ -304,11 +284,7 @@ impl Conversation {
                 });
             }
             if !message.tool_calls.is_empty() {
-                faults.push(ConversationError::AssistantField {
-                    index,
-                    role,
-                    field: "tool_calls",
-                });
+                faults.push(ConversationError::AssistantField { index, role, field: "tool_calls" });
             }
         }
         faults
@@ -341,19 +317,9 @@ mod tests {
     #[test]
     fn images_and_odd_weights_are_refused_by_name() {
         let image = r#"[{"role":"user","content":[{"type":"image_url"}]}]"#;
-        assert!(
-            Conversation::from_json(image.as_bytes())
-                .unwrap_err()
-                .to_string()
-                .contains("`image_url`")
-        );
+        assert!(Conversation::from_json(image.as_bytes()).unwrap_err().to_string().contains("`image_url`"));
         let weight = r#"[{"role":"assistant","content":"a","weight":0.5}]"#;
-        assert!(
-            Conversation::from_json(weight.as_bytes())
-                .unwrap_err()
-                .to_string()
-                .contains("`0.5`")
-        );
+        assert!(Conversation::from_json(weight.as_bytes()).unwrap_err().to_string().contains("`0.5`"));
     }
 
     #[test]
@@ -361,12 +327,7 @@ mod tests {
         let mut user = Message::user("u").with_reasoning("r");
         user.train = true;
         let c = Conversation {
-            messages: vec![
-                Message::new("tool", "1"),
-                user,
-                Message::new("bot", "b"),
-                Message::assistant(""),
-            ],
+            messages: vec![Message::new("tool", "1"), user, Message::new("bot", "b"), Message::assistant("")],
             ..Conversation::default()
         };
         let faults = c.faults();

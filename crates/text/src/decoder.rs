@@ -15,11 +15,7 @@ pub struct StreamDecoder<'a> {
 
 impl<'a> StreamDecoder<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
-        StreamDecoder {
-            tokenizer,
-            skip_special,
-            held: Vec::new(),
-        }
+        StreamDecoder { tokenizer, skip_special, held: Vec::new() }
     }
 
     /// Text that became complete with this token.

@@ -26,20 +26,12 @@ pub struct Encoder {
 
 impl Encoder {
     /// `template` may be absent when all data is completions or text.
-    pub fn new(
-        tokenizer: Tokenizer,
-        template: Option<ChatTemplate>,
-        options: EncodeOptions,
-    ) -> Self {
+    pub fn new(tokenizer: Tokenizer, template: Option<ChatTemplate>, options: EncodeOptions) -> Self {
         let template = template.map(|t| {
             let shape = Shape::probe(&t, &tokenizer);
             Arc::new((t, shape))
         });
-        Encoder {
-            tokenizer,
-            template,
-            options,
-        }
+        Encoder { tokenizer, template, options }
     }
 
     /// The tokenizer.
@@ -59,10 +51,7 @@ impl Encoder {
 
     /// Ids that end an assistant turn: the template's and the tokenizer's. Generation stops there.
     pub fn stop_ids(&self) -> Vec<u32> {
-        let end = self
-            .template
-            .as_ref()
-            .and_then(|t| t.1.end.as_ref().map(|(_, id)| *id));
+        let end = self.template.as_ref().and_then(|t| t.1.end.as_ref().map(|(_, id)| *id));
         let mut ids: Vec<u32> = end.into_iter().chain(self.tokenizer.eos_id()).collect();
         ids.dedup();
         ids
@@ -70,10 +59,7 @@ impl Encoder {
 
     /// Parser for what the model generates after a prompt of this encoder.
     pub fn parser(&self, prompt: &Prompt) -> StreamParser {
-        let (lead, tail) = self
-            .template
-            .as_ref()
-            .map_or(("", ""), |t| (&*t.1.lead, &*t.1.tail));
+        let (lead, tail) = self.template.as_ref().map_or(("", ""), |t| (&*t.1.lead, &*t.1.tail));
         StreamParser::new(prompt.starts_in_reasoning).with_margins(lead, tail)
     }
 
@@ -82,14 +68,10 @@ impl Encoder {
     pub fn rows(&self, body: &Body) -> Result<Vec<TokenRow>, RowError> {
         match body {
             Body::Chat(conversation) => self.chat_rows(conversation),
-            Body::Completion { prompt, completion } => self
-                .plain_row(prompt, completion)
-                .map(|row| vec![row])
-                .map_err(RowError::from),
-            Body::Text(text) => self
-                .plain_row("", text)
-                .map(|row| vec![row])
-                .map_err(RowError::from),
+            Body::Completion { prompt, completion } => {
+                self.plain_row(prompt, completion).map(|row| vec![row]).map_err(RowError::from)
+            }
+            Body::Text(text) => self.plain_row("", text).map(|row| vec![row]).map_err(RowError::from),
         }
     }
 
@@ -99,41 +81,22 @@ impl Encoder {
     }
 
     /// As [`Encoder::prompt`], with thinking forced on or off.
-    pub fn prompt_with(
-        &self,
-        conversation: &Conversation,
-        thinking: Thinking,
-    ) -> Result<Prompt, RowError> {
+    pub fn prompt_with(&self, conversation: &Conversation, thinking: Thinking) -> Result<Prompt, RowError> {
         let (template, shape) = self.chat_parts()?;
         let faults: Vec<_> = conversation
             .faults()
             .into_iter()
             // Loss flags mean nothing here.
-            .filter(|f| {
-                !matches!(
-                    f,
-                    ConversationError::TrainedRole { .. }
-                        | ConversationError::EmptyAssistant { .. }
-                )
-            })
+            .filter(|f| !matches!(f, ConversationError::TrainedRole { .. } | ConversationError::EmptyAssistant { .. }))
             .collect();
         if !faults.is_empty() {
             return Err(RowFault::Conversation(faults).into());
         }
-        if conversation
-            .messages
-            .last()
-            .is_some_and(|m| m.is_assistant())
-        {
+        if conversation.messages.last().is_some_and(|m| m.is_assistant()) {
             return Err(RowFault::EndsInAssistant.into());
         }
         let prepared = self.prepare(conversation, template, shape)?;
-        let turns = Turns {
-            prepared: &prepared,
-            template,
-            shape,
-            now_unix: self.options.now_unix,
-        };
+        let turns = Turns { prepared: &prepared, template, shape, now_unix: self.options.now_unix };
         let marked = turns.prompt(conversation.messages.len(), thinking)?;
         let ids = self.prompt_ids(&prepared.hidden, &marked.text)?;
         Ok(Prompt {
@@ -145,24 +108,13 @@ impl Encoder {
 
     /// What generation feeds for a plain completion: BOS where the tokenizer adds one, and the text.
     pub fn completion_prompt(&self, prompt: &str) -> Result<Prompt, RowError> {
-        let hidden = Hidden::new(
-            &self.tokenizer,
-            self.options.allow_control_tokens,
-            [prompt].into_iter(),
-        );
+        let hidden = Hidden::new(&self.tokenizer, self.options.allow_control_tokens, [prompt].into_iter());
         let ids = self.plain_ids(hidden, prompt)?;
-        Ok(Prompt {
-            text: prompt.into(),
-            ids,
-            starts_in_reasoning: false,
-        })
+        Ok(Prompt { text: prompt.into(), ids, starts_in_reasoning: false })
     }
 
     fn chat_parts(&self) -> Result<(&ChatTemplate, &Shape), RowFault> {
-        self.template
-            .as_ref()
-            .map(|t| (&t.0, &t.1))
-            .ok_or(RowFault::NoTemplate)
+        self.template.as_ref().map(|t| (&t.0, &t.1)).ok_or(RowFault::NoTemplate)
     }
 
     fn prepare(
@@ -171,13 +123,7 @@ impl Encoder {
         template: &ChatTemplate,
         shape: &Shape,
     ) -> Result<Prepared<'_>, RowFault> {
-        Ok(Prepared::new(
-            conversation,
-            &self.tokenizer,
-            template,
-            shape,
-            self.options.allow_control_tokens,
-        )?)
+        Ok(Prepared::new(conversation, &self.tokenizer, template, shape, self.options.allow_control_tokens)?)
     }
 
     /// Ids of a rendered prompt with exactly one BOS where template or tokenizer put one.
@@ -225,16 +171,8 @@ impl Encoder {
         let mut row = RowBuilder::new(format!("{prompt}{completion}"), ids, prompt_len, 0).row;
         let joint = self.prompt_ids(&hidden, &format!("{prompt}{completion}"))?;
         row.stats.joint_differs = usize::from(!row.ids.starts_with(&joint));
-        let eos_text = if ended {
-            String::new()
-        } else {
-            self.tokenizer.decode(&[eos], false)
-        };
-        self.check_text(
-            &hidden,
-            &format!("{prompt}{completion}{eos_text}"),
-            &row.ids,
-        )?;
+        let eos_text = if ended { String::new() } else { self.tokenizer.decode(&[eos], false) };
+        self.check_text(&hidden, &format!("{prompt}{completion}{eos_text}"), &row.ids)?;
         Ok(row.finish())
     }
 
@@ -245,53 +183,27 @@ impl Encoder {
             return Err(RowFault::Conversation(faults).into());
         }
         let prepared = self.prepare(conversation, template, shape)?;
-        let turns = Turns {
-            prepared: &prepared,
-            template,
-            shape,
-            now_unix: self.options.now_unix,
-        };
+        let turns = Turns { prepared: &prepared, template, shape, now_unix: self.options.now_unix };
         let mut rows = Vec::new();
         let mut open: Option<RowBuilder> = None;
-        let trained = conversation
-            .messages
-            .iter()
-            .enumerate()
-            .filter(|(_, m)| m.is_assistant() && m.train);
+        let trained = conversation.messages.iter().enumerate().filter(|(_, m)| m.is_assistant() && m.train);
         for (index, _) in trained {
-            let at = |fault: RowFault| RowError {
-                row: String::new(),
-                turn: Some(index),
-                fault,
-            };
+            let at = |fault: RowFault| RowError { row: String::new(), turn: Some(index), fault };
             let (prompt, response) = turns.turn(index, self.options.empty_think).map_err(at)?;
-            let prompt_ids = self
-                .prompt_ids(&prepared.hidden, &prompt.text)
-                .map_err(at)?;
-            let response_ids = prepared
-                .hidden
-                .encode(&response)
-                .map_err(|e| at(e.into()))?;
+            let prompt_ids = self.prompt_ids(&prepared.hidden, &prompt.text).map_err(at)?;
+            let response_ids = prepared.hidden.encode(&response).map_err(|e| at(e.into()))?;
             let mut builder = match open.take().map(|row| row.grown(&prompt, &prompt_ids)) {
                 Some(Ok(row)) => row,
                 other => {
                     if let Some(Err(done)) = other {
                         rows.push(self.close(&prepared, *done).map_err(at)?);
                     }
-                    let mut row = RowBuilder::new(
-                        prompt.text.clone(),
-                        prompt_ids.clone(),
-                        prompt_ids.len(),
-                        index,
-                    );
-                    row.row.stats.masked_history =
-                        self.history_len(conversation, &turns, index, &prompt, &prompt_ids);
+                    let mut row = RowBuilder::new(prompt.text.clone(), prompt_ids.clone(), prompt_ids.len(), index);
+                    row.row.stats.masked_history = self.history_len(conversation, &turns, index, &prompt, &prompt_ids);
                     row
                 }
             };
-            let joint = self
-                .prompt_ids(&prepared.hidden, &format!("{}{response}", prompt.text))
-                .map_err(at)?;
+            let joint = self.prompt_ids(&prepared.hidden, &format!("{}{response}", prompt.text)).map_err(at)?;
             let apart = joint.strip_prefix(prompt_ids.as_slice()) != Some(response_ids.as_slice());
             builder.row.stats.joint_differs += usize::from(apart);
             builder.train(index, &response, &response_ids);
@@ -320,11 +232,7 @@ impl Encoder {
         let Ok(history) = turns.history(last, Thinking::Default) else {
             return 0;
         };
-        let mut same = history
-            .bytes()
-            .zip(prompt.text.bytes())
-            .take_while(|(a, b)| a == b)
-            .count();
+        let mut same = history.bytes().zip(prompt.text.bytes()).take_while(|(a, b)| a == b).count();
         while !prompt.text.is_char_boundary(same) {
             same -= 1;
         }
@@ -345,9 +253,7 @@ impl Encoder {
     }
 
     fn starts_with_bos(&self, text: &str) -> bool {
-        self.tokenizer
-            .bos_id()
-            .is_some_and(|id| text.as_bytes().starts_with(self.tokenizer.token_bytes(id)))
+        self.tokenizer.bos_id().is_some_and(|id| text.as_bytes().starts_with(self.tokenizer.token_bytes(id)))
     }
 
     fn close(&self, prepared: &Prepared, builder: RowBuilder) -> Result<TokenRow, RowFault> {
@@ -359,25 +265,16 @@ impl Encoder {
     fn check_text(&self, hidden: &Hidden, marked: &str, ids: &[u32]) -> Result<(), RowFault> {
         let text = hidden.restore(marked);
         let added = usize::from(self.tokenizer.adds_bos() && !self.starts_with_bos(marked));
-        let decoded = self
-            .tokenizer
-            .decode_bytes(ids.get(added..).unwrap_or_default(), false);
+        let decoded = self.tokenizer.decode_bytes(ids.get(added..).unwrap_or_default(), false);
         if decoded == text.as_bytes() || self.tokenizer.normalizes(&text) {
             return Ok(());
         }
-        let same = decoded
-            .iter()
-            .zip(text.as_bytes())
-            .take_while(|(a, b)| a == b)
-            .count();
+        let same = decoded.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count();
         let cut = |bytes: &[u8]| {
             let from = same.saturating_sub(10).min(bytes.len());
             let to = (same + 20).min(bytes.len());
             String::from_utf8_lossy(bytes.get(from..to).unwrap_or_default()).into_owned()
         };
-        Err(RowFault::RoundTrip {
-            text: cut(text.as_bytes()),
-            decoded: cut(&decoded),
-        })
+        Err(RowFault::RoundTrip { text: cut(text.as_bytes()), decoded: cut(&decoded) })
     }
 }

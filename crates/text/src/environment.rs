@@ -18,9 +18,7 @@ pub(crate) const MAX_OUTPUT: usize = 64 << 20;
 /// Name under which the fixed moment is in the context; not a Jinja identifier by intention.
 pub(crate) const NOW: &str = "loar now";
 
-pub(crate) fn build_environment(
-    sources: &BTreeMap<String, String>,
-) -> Result<Environment<'static>, Error> {
+pub(crate) fn build_environment(sources: &BTreeMap<String, String>) -> Result<Environment<'static>, Error> {
     let mut env = Environment::new();
     env.set_trim_blocks(true);
     env.set_lstrip_blocks(true);
@@ -29,17 +27,13 @@ pub(crate) fn build_environment(
     bounds::apply(&mut env);
     env.set_formatter(|out, _, value| {
         let text = python::text(value)?;
-        out.write_str(&text)
-            .map_err(|e| Error::new(ErrorKind::WriteFailure, e.to_string()))
+        out.write_str(&text).map_err(|e| Error::new(ErrorKind::WriteFailure, e.to_string()))
     });
     env.add_filter("tojson", tojson);
     env.add_filter("string", |value: &Value| python::text(value));
-    env.add_function(
-        "raise_exception",
-        |message: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        },
-    );
+    env.add_function("raise_exception", |message: String| -> Result<String, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
     env.add_function("strftime_now", strftime_now);
     env.remove_global("debug");
     for (name, source) in sources {
@@ -75,20 +69,14 @@ fn without_generation_tags(source: &str) -> String {
 /// `tojson` of `transformers`: `json.dumps(…, ensure_ascii=False)`, no HTML escapes.
 fn tojson(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let mut style = JsonStyle::default();
-    if let Some(indent) = kwargs
-        .get::<Option<Value>>("indent")?
-        .filter(|v| !v.is_none())
-    {
+    if let Some(indent) = kwargs.get::<Option<Value>>("indent")?.filter(|v| !v.is_none()) {
         style.item_separator = ",".into();
         style.indent = Some(match indent.as_str() {
             Some(text) => text.to_string(),
             None => " ".repeat(indent.as_usize().unwrap_or(0).min(64)),
         });
     }
-    if let Some(pair) = kwargs
-        .get::<Option<Value>>("separators")?
-        .filter(|v| !v.is_none())
-    {
+    if let Some(pair) = kwargs.get::<Option<Value>>("separators")?.filter(|v| !v.is_none()) {
         style.item_separator = python::text(&pair.get_item_by_index(0)?)?;
         style.key_separator = python::text(&pair.get_item_by_index(1)?)?;
     }
@@ -124,15 +112,7 @@ fn strftime(unix: u64, format: &str) -> Result<String, Error> {
         "November",
         "December",
     ];
-    const DAYS: [&str; 7] = [
-        "Thursday",
-        "Friday",
-        "Saturday",
-        "Sunday",
-        "Monday",
-        "Tuesday",
-        "Wednesday",
-    ];
+    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
     let (days, second) = (unix / 86_400, unix % 86_400);
     let (year, month, day, day_of_year) = civil(days);
     let month_name = MONTHS.get(month as usize - 1).copied().unwrap_or("");
@@ -163,9 +143,7 @@ fn strftime(unix: u64, format: &str) -> Result<String, Error> {
                 let code = other.map_or(String::new(), String::from);
                 return Err(Error::new(
                     ErrorKind::InvalidOperation,
-                    format!(
-                        "strftime_now does not know `%{code}`; it knows Y y m d j B b A a H M S"
-                    ),
+                    format!("strftime_now does not know `%{code}`; it knows Y y m d j B b A a H M S"),
                 ));
             }
         };
@@ -184,20 +162,7 @@ fn civil(mut days: u64) -> (u64, u64, u64, u64) {
         year += 1;
     }
     let day_of_year = days + 1;
-    let lengths = [
-        31,
-        28 + u64::from(leap(year)),
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ];
+    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let mut month = 1;
     for length in lengths {
         if days < length {
@@ -236,9 +201,6 @@ mod tests {
             without_generation_tags("a{%- generation %}b{% endgeneration -%}c{% if x %}"),
             "a{%- if true %}b{% endif -%}c{% if x %}"
         );
-        assert_eq!(
-            without_generation_tags("open {% generation"),
-            "open {% generation"
-        );
+        assert_eq!(without_generation_tags("open {% generation"), "open {% generation");
     }
 }

@@ -34,10 +34,8 @@ pub(crate) fn read_config(bytes: Option<&[u8]>) -> Result<ConfigStrings, Tokeniz
     let Some(bytes) = bytes else {
         return Ok(ConfigStrings::default());
     };
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| TokenizerError::Parse {
-        file: "tokenizer_config.json".into(),
-        reason: e.to_string(),
-    })?;
+    let value: Value = serde_json::from_slice(bytes)
+        .map_err(|e| TokenizerError::Parse { file: "tokenizer_config.json".into(), reason: e.to_string() })?;
     let flag = |name: &str| value.get(name).and_then(Value::as_bool);
     Ok(ConfigStrings {
         bos: token_string(value.get("bos_token")),
@@ -78,19 +76,13 @@ pub struct TokenizerFacts {
 impl Tokenizer {
     /// Special-token facts; `config_vocab_size` is the model's `vocab_size`, `template` the one
     /// that will be used.
-    pub fn facts(
-        &self,
-        config_vocab_size: Option<usize>,
-        template: Option<&ChatTemplate>,
-    ) -> TokenizerFacts {
+    pub fn facts(&self, config_vocab_size: Option<usize>, template: Option<&ChatTemplate>) -> TokenizerFacts {
         let parts = self.parts();
         let pair = |name: &Option<String>, id: Option<u32>| name.clone().zip(id);
         let mut warnings = Vec::new();
-        for (what, name) in [
-            ("bos_token", &parts.config.bos),
-            ("eos_token", &parts.config.eos),
-            ("pad_token", &parts.config.pad),
-        ] {
+        for (what, name) in
+            [("bos_token", &parts.config.bos), ("eos_token", &parts.config.eos), ("pad_token", &parts.config.pad)]
+        {
             if let Some(name) = name.as_deref().filter(|n| self.id(n).is_none()) {
                 warnings.push(format!("{what} `{name}` is not in the vocabulary"));
             }
@@ -108,10 +100,7 @@ impl Tokenizer {
         }
         let pad_is_eos = parts.pad.is_some() && parts.pad == parts.eos;
         if pad_is_eos {
-            warnings.push(
-                "pad_token = eos_token: labels must be masked by position, never by id (done here)"
-                    .into(),
-            );
+            warnings.push("pad_token = eos_token: labels must be masked by position, never by id (done here)".into());
         }
         if let Some(size) = config_vocab_size
             && self.vocab_size() > size
@@ -123,10 +112,7 @@ impl Tokenizer {
             ));
         }
         if parts.config.clean_up == Some(true) {
-            warnings.push(
-                "clean_up_tokenization_spaces = true: other tools change spaces when decoding"
-                    .into(),
-            );
+            warnings.push("clean_up_tokenization_spaces = true: other tools change spaces when decoding".into());
         }
         if parts.config.add_eos == Some(true) {
             warnings.push("add_eos_token = true: other tools end every prompt with EOS".into());
@@ -166,11 +152,7 @@ impl Tokenizer {
     }
 
     fn canonical(&self) -> HashMap<String, String> {
-        self.parts()
-            .control
-            .strings()
-            .map(|(s, _)| (canonical(s), s.to_string()))
-            .collect()
+        self.parts().control.strings().map(|(s, _)| (canonical(s), s.to_string())).collect()
     }
 
     fn bar_warnings(&self, template: Option<&ChatTemplate>) -> Vec<String> {
@@ -186,12 +168,7 @@ impl Tokenizer {
             }
         }
         if let (false, Some(wide)) = (ascii.is_empty(), wide) {
-            let shown = ascii
-                .iter()
-                .take(5)
-                .map(|s| format!("`{s}`"))
-                .collect::<Vec<_>>()
-                .join(", ");
+            let shown = ascii.iter().take(5).map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", ");
             warnings.push(format!(
                 "look-alike bars: {shown} have ASCII `|`, `{wide}` and others full-width `｜`; the wrong bar is silently plain text"
             ));
@@ -239,10 +216,7 @@ fn bar_strings(text: &str) -> Vec<&str> {
         if !text.get(inner..).is_some_and(|rest| rest.starts_with(BARS)) {
             continue;
         }
-        let end = text[inner..]
-            .char_indices()
-            .take(64)
-            .find(|(_, c)| matches!(c, '>' | '＞'));
+        let end = text[inner..].char_indices().take(64).find(|(_, c)| matches!(c, '>' | '＞'));
         if let Some((offset, close)) = end {
             found.extend(text.get(start..inner + offset + close.len_utf8()));
         }

@@ -30,22 +30,9 @@ const LAST: u32 = 0x10_FFFD;
 
 impl<'a> Hidden<'a> {
     /// `data` is everything that will be rendered: its own private-use characters stay as they are.
-    pub fn new<'t>(
-        tokenizer: &'a Tokenizer,
-        allow: bool,
-        data: impl Iterator<Item = &'t str>,
-    ) -> Self {
-        let taken = data
-            .flat_map(str::chars)
-            .filter(|c| *c as u32 >= FIRST)
-            .collect();
-        Hidden {
-            tokenizer,
-            allow,
-            taken,
-            next: FIRST,
-            strings: Vec::new(),
-        }
+    pub fn new<'t>(tokenizer: &'a Tokenizer, allow: bool, data: impl Iterator<Item = &'t str>) -> Self {
+        let taken = data.flat_map(str::chars).filter(|c| *c as u32 >= FIRST).collect();
+        Hidden { tokenizer, allow, taken, next: FIRST, strings: Vec::new() }
     }
 
     /// A character that occurs nowhere in the data; `None` when all 131068 are taken.
@@ -65,16 +52,8 @@ impl<'a> Hidden<'a> {
         if self.allow {
             return Ok(text.to_string());
         }
-        let control = self
-            .tokenizer
-            .parts()
-            .control
-            .find_all(text)
-            .into_iter()
-            .map(|hit| hit.range);
-        let think = [OPEN, CLOSE]
-            .iter()
-            .flat_map(|t| text.match_indices(t).map(|(at, _)| at..at + t.len()));
+        let control = self.tokenizer.parts().control.find_all(text).into_iter().map(|hit| hit.range);
+        let think = [OPEN, CLOSE].iter().flat_map(|t| text.match_indices(t).map(|(at, _)| at..at + t.len()));
         let mut ranges: Vec<_> = control.chain(think).collect();
         ranges.sort_by_key(|r| (r.start, std::cmp::Reverse(r.end)));
         let mut out = String::with_capacity(text.len());
@@ -98,8 +77,9 @@ impl<'a> Hidden<'a> {
         }
         let Some(c) = self.fresh() else {
             return Err(TokenizerError::Encode {
-                reason: "the text uses every private-use character of Unicode, so its control strings cannot be kept apart"
-                    .into(),
+                reason:
+                    "the text uses every private-use character of Unicode, so its control strings cannot be kept apart"
+                        .into(),
             });
         };
         self.strings.push((c, text.to_string()));
@@ -110,11 +90,7 @@ impl<'a> Hidden<'a> {
     pub fn hide_value(&mut self, value: &Value) -> Result<Value, TokenizerError> {
         Ok(match value {
             Value::String(s) => Value::String(self.hide(s)?),
-            Value::Array(list) => Value::Array(
-                list.iter()
-                    .map(|v| self.hide_value(v))
-                    .collect::<Result<_, _>>()?,
-            ),
+            Value::Array(list) => Value::Array(list.iter().map(|v| self.hide_value(v)).collect::<Result<_, _>>()?),
             Value::Object(map) => {
                 let mut out = serde_json::Map::new();
                 for (key, item) in map {
@@ -147,10 +123,7 @@ impl<'a> Hidden<'a> {
         let mut ids = Vec::new();
         let mut from = 0;
         for hit in self.tokenizer.parts().control.find_all(text) {
-            self.encode_plain(
-                text.get(from..hit.range.start).unwrap_or_default(),
-                &mut ids,
-            )?;
+            self.encode_plain(text.get(from..hit.range.start).unwrap_or_default(), &mut ids)?;
             ids.push(hit.id);
             from = hit.range.end;
         }
@@ -160,10 +133,7 @@ impl<'a> Hidden<'a> {
 
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         if !text.is_empty() {
-            ids.extend(
-                self.tokenizer
-                    .encode(&self.restore(text), Special::AsText)?,
-            );
+            ids.extend(self.tokenizer.encode(&self.restore(text), Special::AsText)?);
         }
         Ok(())
     }

@@ -22,37 +22,21 @@ pub(crate) fn check_kind(json: &[u8]) -> Result<(), TokenizerError> {
         #[serde(default)]
         merges: Option<serde::de::IgnoredAny>,
     }
-    let kind: Kind = serde_json::from_slice(json).map_err(|e| TokenizerError::Parse {
-        file: "tokenizer.json".into(),
-        reason: e.to_string(),
-    })?;
+    let kind: Kind = serde_json::from_slice(json)
+        .map_err(|e| TokenizerError::Parse { file: "tokenizer.json".into(), reason: e.to_string() })?;
     // Old files leave the type out; merges then tell BPE.
     let model = match kind.model {
-        Some(Model {
-            kind: Some(kind), ..
-        }) => kind,
-        Some(Model {
-            merges: Some(_), ..
-        }) => "BPE".into(),
+        Some(Model { kind: Some(kind), .. }) => kind,
+        Some(Model { merges: Some(_), .. }) => "BPE".into(),
         _ => "none".into(),
     };
     if model != "BPE" {
-        return Err(TokenizerError::NotByteLevel {
-            part: "model",
-            found: model,
-        });
+        return Err(TokenizerError::NotByteLevel { part: "model", found: model });
     }
     let decoder = kind.decoder.unwrap_or(Value::Null);
     if !names_byte_level(&decoder) {
-        let found = decoder
-            .get("type")
-            .and_then(Value::as_str)
-            .unwrap_or("none")
-            .to_string();
-        return Err(TokenizerError::NotByteLevel {
-            part: "decoder",
-            found,
-        });
+        let found = decoder.get("type").and_then(Value::as_str).unwrap_or("none").to_string();
+        return Err(TokenizerError::NotByteLevel { part: "decoder", found });
     }
     Ok(())
 }
@@ -60,10 +44,9 @@ pub(crate) fn check_kind(json: &[u8]) -> Result<(), TokenizerError> {
 fn names_byte_level(decoder: &Value) -> bool {
     match decoder.get("type").and_then(Value::as_str) {
         Some("ByteLevel") => true,
-        Some("Sequence") => decoder
-            .get("decoders")
-            .and_then(Value::as_array)
-            .is_some_and(|list| list.iter().any(names_byte_level)),
+        Some("Sequence") => {
+            decoder.get("decoders").and_then(Value::as_array).is_some_and(|list| list.iter().any(names_byte_level))
+        }
         _ => false,
     }
 }

@@ -52,10 +52,7 @@ impl<'a> Prepared<'a> {
         let raw: Vec<Value> = conversation.messages.iter().map(message_value).collect();
         let kwargs = Value::Object(conversation.template_kwargs.clone());
         let mut data = vec![template.source()];
-        raw.iter()
-            .chain(&conversation.tools)
-            .chain([&kwargs])
-            .for_each(|v| strings_of(v, &mut data));
+        raw.iter().chain(&conversation.tools).chain([&kwargs]).for_each(|v| strings_of(v, &mut data));
         let mut hidden = Hidden::new(tokenizer, allow_control_tokens, data.into_iter());
         let (Some(marker), Some(reasoning_marker)) = (hidden.fresh(), hidden.fresh()) else {
             return Err(TokenizerError::Encode {
@@ -69,24 +66,12 @@ impl<'a> Prepared<'a> {
             messages.push(value);
             answers.push(answer);
         }
-        let tools = conversation
-            .tools
-            .as_ref()
-            .map(|t| hidden.hide_value(t))
-            .transpose()?;
+        let tools = conversation.tools.as_ref().map(|t| hidden.hide_value(t)).transpose()?;
         let kwargs = match hidden.hide_value(&kwargs)? {
             Value::Object(map) => map,
             _ => Map::new(),
         };
-        Ok(Prepared {
-            hidden,
-            messages,
-            answers,
-            tools,
-            kwargs,
-            marker,
-            reasoning_marker,
-        })
+        Ok(Prepared { hidden, messages, answers, tools, kwargs, marker, reasoning_marker })
     }
 }
 
@@ -104,34 +89,21 @@ fn prepare_message(
         return Ok((value, None));
     }
     let answer = take_apart(message, shape, hidden)?;
-    let content = answer
-        .inline
-        .clone()
-        .unwrap_or_else(|| answer.content.clone());
+    let content = answer.inline.clone().unwrap_or_else(|| answer.content.clone());
     let silent = content.is_empty() && !message.tool_calls.is_empty() && shape.null_content;
     map.remove("content");
     map.remove("reasoning_content");
     map.remove("tool_calls");
-    let calls: Vec<Value> = message
-        .tool_calls
-        .iter()
-        .map(|c| call_value(c, shape))
-        .collect();
+    let calls: Vec<Value> = message.tool_calls.iter().map(|c| call_value(c, shape)).collect();
     let Value::Object(mut map) = hidden.hide_value(&value)? else {
         return Ok((value, None));
     };
-    map.insert(
-        "content".into(),
-        if silent { Value::Null } else { json!(content) },
-    );
+    map.insert("content".into(), if silent { Value::Null } else { json!(content) });
     if let Some(reasoning) = &message.reasoning_content {
         map.insert("reasoning_content".into(), json!(hidden.hide(reasoning)?));
     }
     if !calls.is_empty() {
-        map.insert(
-            "tool_calls".into(),
-            hidden.hide_value(&Value::Array(calls))?,
-        );
+        map.insert("tool_calls".into(), hidden.hide_value(&Value::Array(calls))?);
     }
     Ok((Value::Object(map), Some(answer)))
 }
@@ -139,33 +111,18 @@ fn prepare_message(
 /// Tells reasoning from answer. The first `</think>` counts where the content starts with
 /// `<think>`; without an opening tag only on templates that put that tag into the prompt or cut
 /// old reasoning, since their models write exactly this.
-fn take_apart(
-    message: &Message,
-    shape: &Shape,
-    hidden: &mut Hidden,
-) -> Result<Answer, TokenizerError> {
-    let calls = message
-        .tool_calls
-        .iter()
-        .map(call_spellings)
-        .collect::<Vec<_>>();
+fn take_apart(message: &Message, shape: &Shape, hidden: &mut Hidden) -> Result<Answer, TokenizerError> {
+    let calls = message.tool_calls.iter().map(call_spellings).collect::<Vec<_>>();
     let calls = calls
         .into_iter()
         .map(|(name, spellings)| {
-            let spellings = spellings
-                .iter()
-                .map(|s| hidden.hide(s))
-                .collect::<Result<_, _>>()?;
+            let spellings = spellings.iter().map(|s| hidden.hide(s)).collect::<Result<_, _>>()?;
             Ok((hidden.hide(&name)?, spellings))
         })
         .collect::<Result<Vec<_>, TokenizerError>>()?;
     let plain = |hidden: &mut Hidden, reasoning: Option<&str>| {
         Ok::<_, TokenizerError>(Answer {
-            reasoning: reasoning
-                .map(trim)
-                .filter(|r| !r.is_empty())
-                .map(|r| hidden.hide(r))
-                .transpose()?,
+            reasoning: reasoning.map(trim).filter(|r| !r.is_empty()).map(|r| hidden.hide(r)).transpose()?,
             content: hidden.hide(&message.content)?,
             inline: None,
             calls: calls.clone(),
@@ -185,17 +142,9 @@ fn take_apart(
     };
     let reasoning = trim(inner);
     Ok(Answer {
-        reasoning: if reasoning.is_empty() {
-            None
-        } else {
-            Some(hidden.hide(reasoning)?)
-        },
+        reasoning: if reasoning.is_empty() { None } else { Some(hidden.hide(reasoning)?) },
         content: hidden.hide(tail.trim_start_matches('\n'))?,
-        inline: Some(format!(
-            "{tag}{}{CLOSE}{}",
-            hidden.hide(inner)?,
-            hidden.hide(tail)?
-        )),
+        inline: Some(format!("{tag}{}{CLOSE}{}", hidden.hide(inner)?, hidden.hide(tail)?)),
         calls,
     })
 }
@@ -209,24 +158,15 @@ fn function_of(call: &Value) -> &Value {
 }
 
 fn spelled(arguments: &Value) -> Option<String> {
-    python_json(
-        &minijinja::Value::from_serialize(arguments),
-        &JsonStyle::default(),
-    )
-    .ok()
+    python_json(&minijinja::Value::from_serialize(arguments), &JsonStyle::default()).ok()
 }
 
 /// The call with its arguments as object or as JSON text, whichever the template prints properly.
 fn call_value(call: &Value, shape: &Shape) -> Value {
-    let arguments = function_of(call)
-        .get("arguments")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
+    let arguments = function_of(call).get("arguments").cloned().unwrap_or_else(|| json!({}));
     let wanted = match &arguments {
         // Arguments that are no JSON stay text: the template shows them as the model wrote them.
-        Value::String(text) if shape.object_arguments => {
-            serde_json::from_str(text).unwrap_or(arguments)
-        }
+        Value::String(text) if shape.object_arguments => serde_json::from_str(text).unwrap_or(arguments),
         Value::String(_) => arguments,
         other if !shape.object_arguments => spelled(other).map_or(arguments, Value::String),
         _ => arguments,
@@ -246,15 +186,8 @@ fn call_value(call: &Value, shape: &Shape) -> Value {
 /// Name of a call, and the spellings of its arguments that a rendering may have.
 fn call_spellings(call: &Value) -> (String, Vec<String>) {
     let function = function_of(call);
-    let name = function
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_string();
-    let arguments = function
-        .get("arguments")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
+    let name = function.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
+    let arguments = function.get("arguments").cloned().unwrap_or_else(|| json!({}));
     let mut spellings = Vec::new();
     let parsed = match &arguments {
         Value::String(text) => {

@@ -54,20 +54,13 @@ pub(crate) fn json(value: &Value, style: &JsonStyle) -> Result<String, Error> {
     Ok(out)
 }
 
-fn write_json(
-    out: &mut String,
-    value: &Value,
-    style: &JsonStyle,
-    depth: usize,
-) -> Result<(), Error> {
+fn write_json(out: &mut String, value: &Value, style: &JsonStyle, depth: usize) -> Result<(), Error> {
     check(out, depth)?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
         ValueKind::Number => out.push_str(&number(value, ["NaN", "Infinity", "-Infinity"])),
-        ValueKind::String => {
-            json_string(out, value.as_str().unwrap_or_default(), style.ensure_ascii)
-        }
+        ValueKind::String => json_string(out, value.as_str().unwrap_or_default(), style.ensure_ascii),
         ValueKind::Seq | ValueKind::Iterable => {
             let items: Vec<Value> = value.try_iter()?.collect();
             out.push('[');
@@ -86,9 +79,7 @@ fn write_json(
             for (i, key) in keys.iter().enumerate() {
                 separate(out, style, i, depth + 1);
                 match key.kind() {
-                    ValueKind::String => {
-                        json_string(out, key.as_str().unwrap_or_default(), style.ensure_ascii)
-                    }
+                    ValueKind::String => json_string(out, key.as_str().unwrap_or_default(), style.ensure_ascii),
                     ValueKind::None | ValueKind::Bool | ValueKind::Number => {
                         out.push('"');
                         write_json(out, key, style, depth + 1)?;
@@ -140,10 +131,7 @@ fn json_string(out: &mut String, text: &str, ensure_ascii: bool) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20
-                || (ensure_ascii && !c.is_ascii())
-                || (ensure_ascii && c == '\u{7f}') =>
-            {
+            c if (c as u32) < 0x20 || (ensure_ascii && !c.is_ascii()) || (ensure_ascii && c == '\u{7f}') => {
                 // Python leaves U+007F as it is, also with ensure_ascii.
                 if c == '\u{7f}' {
                     out.push(c);
@@ -184,11 +172,7 @@ pub(crate) fn float(x: f64) -> String {
         return format!("{digits}e{sign}{:02}", exponent.abs());
     }
     let plain = format!("{x}");
-    if plain.contains('.') {
-        plain
-    } else {
-        format!("{plain}.0")
-    }
+    if plain.contains('.') { plain } else { format!("{plain}.0") }
 }
 
 /// `str(value)`, which is what `{{ value }}` writes.
@@ -240,11 +224,7 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error
 }
 
 fn repr_string(out: &mut String, text: &str) {
-    let quote = if text.contains('\'') && !text.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for c in text.chars() {
         match c {
@@ -291,8 +271,7 @@ mod tests {
     #[test]
     fn json_prints_as_python_does() {
         let data: serde_json::Value =
-            serde_json::from_str(r#"{"z":"<a>\u007f\u0001\"\n中","a":[1,2.0,true,null,[],{}]}"#)
-                .unwrap();
+            serde_json::from_str(r#"{"z":"<a>\u007f\u0001\"\n中","a":[1,2.0,true,null,[],{}]}"#).unwrap();
         let value = Value::from_serialize(&data);
         assert_eq!(
             json(&value, &JsonStyle::default()).unwrap(),
@@ -306,17 +285,10 @@ mod tests {
             ..JsonStyle::default()
         };
         assert_eq!(
-            json(
-                &Value::from_serialize(serde_json::json!({"b": "中😀", "a": [1]})),
-                &style
-            )
-            .unwrap(),
+            json(&Value::from_serialize(serde_json::json!({"b": "中😀", "a": [1]})), &style).unwrap(),
             "{\n  \"a\": [\n    1\n  ],\n  \"b\": \"\\u4e2d\\ud83d\\ude00\"\n}"
         );
-        assert_eq!(
-            text(&value).unwrap(),
-            "{'z': '<a>\\x7f\\x01\"\\n中', 'a': [1, 2.0, True, None, [], {}]}"
-        );
+        assert_eq!(text(&value).unwrap(), "{'z': '<a>\\x7f\\x01\"\\n中', 'a': [1, 2.0, True, None, [], {}]}");
     }
 
     #[test]
@@ -325,12 +297,7 @@ mod tests {
         for _ in 0..40 {
             value = Value::from(vec![value.clone(), value.clone()]);
         }
-        assert!(
-            json(&value, &JsonStyle::default())
-                .unwrap_err()
-                .to_string()
-                .contains("longer than")
-        );
+        assert!(json(&value, &JsonStyle::default()).unwrap_err().to_string().contains("longer than"));
         assert!(text(&value).is_err());
     }
 }

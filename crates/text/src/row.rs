@@ -52,10 +52,7 @@ impl TokenRow {
             *first = false;
         }
         self.stats.trained = self.train.iter().filter(|t| **t).count();
-        self.stats.masked_prompt = self
-            .ids
-            .len()
-            .saturating_sub(self.stats.trained + self.stats.masked_history);
+        self.stats.masked_prompt = self.ids.len().saturating_sub(self.stats.trained + self.stats.masked_history);
         self
     }
 }
@@ -71,32 +68,15 @@ impl RowBuilder {
     pub fn new(text: String, ids: Vec<u32>, prompt_len: usize, turn: usize) -> Self {
         let train = (0..ids.len()).map(|i| i >= prompt_len).collect();
         let spans = match ids.len() > prompt_len {
-            true => vec![TurnSpan {
-                turn,
-                tokens: prompt_len..ids.len(),
-            }],
+            true => vec![TurnSpan { turn, tokens: prompt_len..ids.len() }],
             false => Vec::new(),
         };
-        RowBuilder {
-            text,
-            row: TokenRow {
-                ids,
-                train,
-                prompt_len,
-                turn,
-                spans,
-                stats: RowStats::default(),
-            },
-        }
+        RowBuilder { text, row: TokenRow { ids, train, prompt_len, turn, spans, stats: RowStats::default() } }
     }
 
     /// Goes on to the prompt of a later turn, if that prompt continues this row both as text and
     /// as tokens; gives the row back as it is if not.
-    pub fn grown(
-        mut self,
-        prompt: &crate::turn::MarkedPrompt,
-        ids: &[u32],
-    ) -> Result<Self, Box<Self>> {
+    pub fn grown(mut self, prompt: &crate::turn::MarkedPrompt, ids: &[u32]) -> Result<Self, Box<Self>> {
         if !prompt.text.starts_with(self.text.as_str()) || !ids.starts_with(&self.row.ids) {
             return Err(Box::new(self));
         }
@@ -111,9 +91,6 @@ impl RowBuilder {
         self.text.push_str(response);
         self.row.ids.extend_from_slice(ids);
         self.row.train.resize(self.row.ids.len(), true);
-        self.row.spans.push(TurnSpan {
-            turn,
-            tokens: from..self.row.ids.len(),
-        });
+        self.row.spans.push(TurnSpan { turn, tokens: from..self.row.ids.len() });
     }
 }

@@ -38,11 +38,7 @@ impl RowError {
 
 impl From<RowFault> for RowError {
     fn from(fault: RowFault) -> Self {
-        RowError {
-            row: String::new(),
-            turn: None,
-            fault,
-        }
+        RowError { row: String::new(), turn: None, fault }
     }
 }
 
@@ -150,8 +146,6 @@ pub enum RowFault {
 
 impl From<crate::TokenizerError> for RowFault {
     fn from(e: crate::TokenizerError) -> Self {
-        RowFault::Tokenizer {
-            reason: e.to_string(),
-        }
+        RowFault::Tokenizer { reason: e.to_string() }
     }
 }

@@ -67,9 +67,7 @@ impl Prefill {
 /// Takes an empty think block (or the bare closing tag) with its newlines off the front.
 pub(crate) fn without_empty_block(text: &str) -> &str {
     let inner = text.strip_prefix(OPEN).map_or(text, str::trim_start);
-    inner
-        .strip_prefix(CLOSE)
-        .map_or(text, |rest| rest.trim_start_matches('\n'))
+    inner.strip_prefix(CLOSE).map_or(text, |rest| rest.trim_start_matches('\n'))
 }
 
 /// Sets the variables by which the released templates turn thinking on and off.
@@ -82,11 +80,7 @@ impl Shape {
     pub fn probe(template: &ChatTemplate, tokenizer: &Tokenizer) -> Self {
         let user = json!({"role": "user", "content": "qqq"});
         let render = |messages: Vec<Value>, generate: bool, thinking: Option<bool>| {
-            let mut request = RenderRequest {
-                messages,
-                add_generation_prompt: generate,
-                ..RenderRequest::default()
-            };
+            let mut request = RenderRequest { messages, add_generation_prompt: generate, ..RenderRequest::default() };
             // Probes need a moment for templates that print the date; it does not show in the result.
             request.now_unix = Some(0);
             if let Some(on) = thinking {
@@ -101,31 +95,18 @@ impl Shape {
         let inline = json!({"role": "assistant", "content": "<think>\nrrr\n</think>\n\naaa"});
         let cuts_inline = render(vec![user.clone(), inline, user.clone()], true, None)
             .is_some_and(|text| text.contains("aaa") && !text.contains("rrr"));
-        let turn = render(
-            vec![user.clone(), json!({"role": "assistant", "content": "aaa"})],
-            false,
-            None,
-        );
+        let turn = render(vec![user.clone(), json!({"role": "assistant", "content": "aaa"})], false, None);
         let end = turn.as_deref().and_then(|text| {
             let (_, after) = text.rsplit_once("aaa")?;
             let hit = tokenizer.parts().control.find_all(after).pop()?;
             Some((after.get(hit.range.clone())?.to_string(), hit.id))
         });
         let default = render(vec![user.clone()], true, None).unwrap_or_default();
-        let base = default
-            .get(..Prefill::of(&default).start(&default))
-            .unwrap_or_default();
-        let around = turn
-            .as_deref()
-            .and_then(|text| text.strip_prefix(base))
-            .and_then(|text| text.split_once("aaa"));
-        let lead = around
-            .map_or("", |(before, _)| without_empty_block(before))
-            .to_string();
+        let base = default.get(..Prefill::of(&default).start(&default)).unwrap_or_default();
+        let around = turn.as_deref().and_then(|text| text.strip_prefix(base)).and_then(|text| text.split_once("aaa"));
+        let lead = around.map_or("", |(before, _)| without_empty_block(before)).to_string();
         let tail = match (around, &end) {
-            (Some((_, after)), Some((end, _))) => {
-                after.split_once(end.as_str()).map_or("", |(tail, _)| tail)
-            }
+            (Some((_, after)), Some((end, _))) => after.split_once(end.as_str()).map_or("", |(tail, _)| tail),
             _ => "",
         };
         let tail = tail.to_string();
@@ -153,27 +134,18 @@ impl Shape {
 fn call_form(render: &dyn Fn(Value) -> Option<String>) -> (bool, bool) {
     let mut best: Option<(usize, bool, bool)> = None;
     for (null_content, object) in [(false, true), (true, true), (false, false), (true, false)] {
-        let arguments = if object {
-            json!({"kkk": "vvv"})
-        } else {
-            json!("{\"kkk\": \"vvv\"}")
-        };
+        let arguments = if object { json!({"kkk": "vvv"}) } else { json!("{\"kkk\": \"vvv\"}") };
         let content = if null_content { Value::Null } else { json!("") };
         let call = json!({"id": "c", "type": "function", "function": {"name": "fff", "arguments": arguments}});
-        let Some(text) =
-            render(json!({"role": "assistant", "content": content, "tool_calls": [call]}))
-        else {
+        let Some(text) = render(json!({"role": "assistant", "content": content, "tool_calls": [call]})) else {
             continue;
         };
-        let whole = text.contains("fff")
-            && (text.contains("{\"kkk\": \"vvv\"}") || text.contains("{\"kkk\":\"vvv\"}"));
+        let whole = text.contains("fff") && (text.contains("{\"kkk\": \"vvv\"}") || text.contains("{\"kkk\":\"vvv\"}"));
         if whole && best.is_none_or(|(length, ..)| text.len() < length) {
             best = Some((text.len(), null_content, object));
         }
     }
-    best.map_or((false, true), |(_, null_content, object)| {
-        (null_content, object)
-    })
+    best.map_or((false, true), |(_, null_content, object)| (null_content, object))
 }
 
 #[cfg(test)]
@@ -189,9 +161,6 @@ mod tests {
         assert_eq!(Prefill::of("<think>x</think>"), Prefill::Closed(8));
         assert_eq!(without_empty_block("<think>\n\n</think>\n\nx"), "x");
         assert_eq!(without_empty_block("</think> x"), " x");
-        assert_eq!(
-            without_empty_block("<think>y</think>x"),
-            "<think>y</think>x"
-        );
+        assert_eq!(without_empty_block("<think>y</think>x"), "<think>y</think>x");
     }
 }

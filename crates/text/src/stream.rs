@@ -50,9 +50,7 @@ impl Parsed {
     pub fn absorb(&mut self, events: Vec<StreamEvent>) {
         for event in events {
             match event {
-                StreamEvent::Reasoning(text) => {
-                    self.reasoning.get_or_insert_default().push_str(&text)
-                }
+                StreamEvent::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),
                 StreamEvent::Answer(text) => self.answer.push_str(&text),
                 StreamEvent::ToolCall(call) => self.tool_calls.push(call),
                 StreamEvent::BrokenToolCall(text) => self.broken_calls.push(text),
@@ -137,9 +135,7 @@ impl StreamParser {
         while self.step(true, &mut events) {}
         let rest = std::mem::take(&mut self.pending);
         match self.mode {
-            Mode::JsonCall => {
-                events.push(StreamEvent::BrokenToolCall(format!("{CALL_OPEN}{rest}")))
-            }
+            Mode::JsonCall => events.push(StreamEvent::BrokenToolCall(format!("{CALL_OPEN}{rest}"))),
             Mode::Call => events.push(StreamEvent::BrokenToolCall(format!("{CALL_BEGIN}{rest}"))),
             Mode::Start | Mode::Reasoning | Mode::Answer | Mode::Calls => {}
         }
@@ -165,11 +161,7 @@ impl StreamParser {
         match self.mode {
             Mode::Start => self.start(end),
             Mode::Reasoning => self.until(&[CLOSE], end, events),
-            Mode::Answer => self.until(
-                &[CALL_OPEN_LINE, CALL_OPEN, CALLS_BEGIN, CALL_BEGIN],
-                end,
-                events,
-            ),
+            Mode::Answer => self.until(&[CALL_OPEN_LINE, CALL_OPEN, CALLS_BEGIN, CALL_BEGIN], end, events),
             Mode::JsonCall => self.call(CALL_CLOSE, events),
             Mode::Call => self.call(CALL_END, events),
             Mode::Calls => self.until(&[CALL_BEGIN, CALLS_END], end, events),
@@ -189,11 +181,7 @@ impl StreamParser {
         if undecided && !end {
             return false;
         }
-        self.mode = if self.starts_in_reasoning {
-            Mode::Reasoning
-        } else {
-            Mode::Answer
-        };
+        self.mode = if self.starts_in_reasoning { Mode::Reasoning } else { Mode::Answer };
         true
     }
 
@@ -202,12 +190,7 @@ impl StreamParser {
     fn until(&mut self, tags: &[&str], end: bool, events: &mut Vec<StreamEvent>) -> bool {
         let found = tags
             .iter()
-            .filter_map(|tag| {
-                Some((
-                    self.pending.get(self.scanned..)?.find(tag)? + self.scanned,
-                    *tag,
-                ))
-            })
+            .filter_map(|tag| Some((self.pending.get(self.scanned..)?.find(tag)? + self.scanned, *tag)))
             .min_by_key(|(at, tag)| (*at, std::cmp::Reverse(tag.len())));
         if let Some((at, tag)) = found {
             let after = self.pending.split_off(at + tag.len());
@@ -228,27 +211,14 @@ impl StreamParser {
 
     /// Length of the longest end of `pending` that may become a tag (or the template's tail).
     fn held_back(&self, tags: &[&str]) -> usize {
-        let tail = if self.mode == Mode::Answer {
-            Some(self.tail.as_str())
-        } else {
-            None
-        };
-        let lead = if self.mode == Mode::Answer && !self.said {
-            Some(self.lead.as_str())
-        } else {
-            None
-        };
-        let lead_open = lead
-            .is_some_and(|l| l.len() > self.pending.len() && l.starts_with(self.pending.as_str()));
+        let tail = if self.mode == Mode::Answer { Some(self.tail.as_str()) } else { None };
+        let lead = if self.mode == Mode::Answer && !self.said { Some(self.lead.as_str()) } else { None };
+        let lead_open = lead.is_some_and(|l| l.len() > self.pending.len() && l.starts_with(self.pending.as_str()));
         if lead_open {
             return self.pending.len();
         }
         let longest = |tag: &str, whole: bool| {
-            let most = if whole {
-                tag.len()
-            } else {
-                tag.len().saturating_sub(1)
-            };
+            let most = if whole { tag.len() } else { tag.len().saturating_sub(1) };
             (1..=most.min(self.pending.len()))
                 .rev()
                 .find(|n| tag.is_char_boundary(*n) && self.pending.ends_with(&tag[..*n]))
@@ -262,11 +232,7 @@ impl StreamParser {
     fn text(&mut self, text: &str, last: bool, events: &mut Vec<StreamEvent>) {
         match self.mode {
             Mode::Reasoning => {
-                let text = if self.said {
-                    text
-                } else {
-                    text.trim_start_matches('\n')
-                };
+                let text = if self.said { text } else { text.trim_start_matches('\n') };
                 let body = text.trim_end_matches('\n');
                 if !body.is_empty() {
                     self.said = true;
@@ -274,8 +240,7 @@ impl StreamParser {
                     emit(events, &whole, StreamEvent::Reasoning);
                 }
                 if self.said {
-                    self.newlines
-                        .push_str(text.get(body.len()..).unwrap_or_default());
+                    self.newlines.push_str(text.get(body.len()..).unwrap_or_default());
                 }
             }
             Mode::Answer => {
@@ -328,12 +293,7 @@ impl StreamParser {
 
     /// Waits for the end of a call.
     fn call(&mut self, close: &str, events: &mut Vec<StreamEvent>) -> bool {
-        let Some(at) = self
-            .pending
-            .get(self.scanned..)
-            .and_then(|t| t.find(close))
-            .map(|at| at + self.scanned)
-        else {
+        let Some(at) = self.pending.get(self.scanned..).and_then(|t| t.find(close)).map(|at| at + self.scanned) else {
             let mut from = self.pending.len().saturating_sub(close.len());
             while !self.pending.is_char_boundary(from) {
                 from -= 1;

@@ -146,22 +146,13 @@ impl ChatTemplate {
                 Err(source) => Err(TemplateError::Io { path, source }),
             }
         };
-        Self::from_parts(
-            read("chat_template.jinja")?.as_deref(),
-            read("tokenizer_config.json")?.as_deref(),
-        )
+        Self::from_parts(read("chat_template.jinja")?.as_deref(), read("tokenizer_config.json")?.as_deref())
     }
 
     /// As [`ChatTemplate::from_dir`], from bytes of `chat_template.jinja` and `tokenizer_config.json`.
-    pub fn from_parts(
-        jinja: Option<&[u8]>,
-        config: Option<&[u8]>,
-    ) -> Result<Option<Self>, TemplateError> {
+    pub fn from_parts(jinja: Option<&[u8]>, config: Option<&[u8]>) -> Result<Option<Self>, TemplateError> {
         let file = "tokenizer_config.json";
-        let form = |file: &str, reason: String| TemplateError::Form {
-            file: file.into(),
-            reason,
-        };
+        let form = |file: &str, reason: String| TemplateError::Form { file: file.into(), reason };
         let config: Value = match config {
             Some(bytes) => serde_json::from_slice(bytes).map_err(|e| form(file, e.to_string()))?,
             None => Value::Null,
@@ -179,33 +170,22 @@ impl ChatTemplate {
         }
         match config.get("chat_template") {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => {
-                Self::compile(file, [(DEFAULT.into(), text.clone())].into(), tokens).map(Some)
-            }
+            Some(Value::String(text)) => Self::compile(file, [(DEFAULT.into(), text.clone())].into(), tokens).map(Some),
             Some(Value::Array(list)) => {
                 let mut sources = BTreeMap::new();
                 for (i, entry) in list.iter().enumerate() {
                     let field = |key: &str| entry.get(key).and_then(Value::as_str);
                     let (Some(name), Some(text)) = (field("name"), field("template")) else {
-                        return Err(form(
-                            file,
-                            format!("chat_template[{i}] needs `name` and `template` as text"),
-                        ));
+                        return Err(form(file, format!("chat_template[{i}] needs `name` and `template` as text")));
                     };
                     sources.insert(name.to_string(), text.to_string());
                 }
                 if !sources.contains_key(DEFAULT) {
-                    return Err(form(
-                        file,
-                        "chat_template has no entry named `default`".into(),
-                    ));
+                    return Err(form(file, "chat_template has no entry named `default`".into()));
                 }
                 Self::compile(file, sources, tokens).map(Some)
             }
-            Some(_) => Err(form(
-                file,
-                "chat_template is neither text nor a list of {name, template}".into(),
-            )),
+            Some(_) => Err(form(file, "chat_template is neither text nor a list of {name, template}".into())),
         }
     }
 
@@ -214,12 +194,7 @@ impl ChatTemplate {
         Self::named("template", source, bos, eos)
     }
 
-    pub(crate) fn named(
-        origin: &str,
-        source: &str,
-        bos: &str,
-        eos: &str,
-    ) -> Result<Self, TemplateError> {
+    pub(crate) fn named(origin: &str, source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
         let mut tokens = Map::new();
         tokens.insert("bos_token".into(), json!(bos));
         tokens.insert("eos_token".into(), json!(eos));
@@ -236,12 +211,7 @@ impl ChatTemplate {
             line: e.line().unwrap_or(0),
             reason: reason(&e),
         })?;
-        Ok(ChatTemplate(Arc::new(Compiled {
-            origin: origin.into(),
-            sources,
-            environment,
-            tokens,
-        })))
+        Ok(ChatTemplate(Arc::new(Compiled { origin: origin.into(), sources, environment, tokens })))
     }
 
     /// Renders; gives exactly the text Jinja2 gives under `transformers`, or an error where the
@@ -249,20 +219,13 @@ impl ChatTemplate {
     pub fn render(&self, request: &RenderRequest) -> Result<String, TemplateError> {
         let compiled = &self.0;
         let with_tools = request.tools.as_ref().is_some_and(|t| !t.is_null());
-        let name = if with_tools && compiled.sources.contains_key(TOOL_USE) {
-            TOOL_USE
-        } else {
-            DEFAULT
-        };
+        let name = if with_tools && compiled.sources.contains_key(TOOL_USE) { TOOL_USE } else { DEFAULT };
         let mut context = request.kwargs.clone();
         context.extend(compiled.tokens.iter().map(|(k, v)| (k.clone(), v.clone())));
         context.insert("messages".into(), Value::Array(request.messages.clone()));
         context.insert("tools".into(), request.tools.clone().unwrap_or(Value::Null));
         context.entry("documents").or_insert(Value::Null);
-        context.insert(
-            "add_generation_prompt".into(),
-            Value::Bool(request.add_generation_prompt),
-        );
+        context.insert("add_generation_prompt".into(), Value::Bool(request.add_generation_prompt));
         match request.now_unix {
             Some(now) => context.insert(crate::environment::NOW.into(), json!(now)),
             None => context.remove(crate::environment::NOW),
@@ -274,13 +237,9 @@ impl ChatTemplate {
         };
         let template = compiled.environment.get_template(name).map_err(fail)?;
         let mut sink = Sink(Vec::new());
-        template
-            .render_captured_to(minijinja::Value::from_serialize(&context), &mut sink)
-            .map_err(fail)?;
-        String::from_utf8(sink.0).map_err(|e| TemplateError::Form {
-            file: compiled.origin.clone(),
-            reason: e.to_string(),
-        })
+        template.render_captured_to(minijinja::Value::from_serialize(&context), &mut sink).map_err(fail)?;
+        String::from_utf8(sink.0)
+            .map_err(|e| TemplateError::Form { file: compiled.origin.clone(), reason: e.to_string() })
     }
 
     /// Jinja text of the main template.
@@ -295,29 +254,19 @@ impl ChatTemplate {
 
     /// Whether the template itself writes the BOS string in front.
     pub fn writes_bos(&self) -> bool {
-        let bos = self
-            .0
-            .tokens
-            .get("bos_token")
-            .and_then(Value::as_str)
-            .unwrap_or("");
+        let bos = self.0.tokens.get("bos_token").and_then(Value::as_str).unwrap_or("");
         let request = RenderRequest {
             messages: vec![json!({"role": "user", "content": "x"})],
             add_generation_prompt: true,
             ..RenderRequest::default()
         };
-        !bos.is_empty()
-            && self
-                .render(&request)
-                .is_ok_and(|text| text.starts_with(bos))
+        !bos.is_empty() && self.render(&request).is_ok_and(|text| text.starts_with(bos))
     }
 }
 
 /// The error with the causes that minijinja keeps apart.
 fn reason(e: &minijinja::Error) -> String {
-    let mut text = e
-        .detail()
-        .map_or_else(|| e.kind().to_string(), str::to_string);
+    let mut text = e.detail().map_or_else(|| e.kind().to_string(), str::to_string);
     let mut source = std::error::Error::source(e);
     while let Some(inner) = source {
         text.push_str(": ");
@@ -333,9 +282,7 @@ struct Sink(Vec<u8>);
 impl io::Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_OUTPUT {
-            return Err(io::Error::other(format!(
-                "template writes more than {MAX_OUTPUT} bytes"
-            )));
+            return Err(io::Error::other(format!("template writes more than {MAX_OUTPUT} bytes")));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())

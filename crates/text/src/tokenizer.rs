@@ -109,11 +109,7 @@ impl Tokenizer {
     pub fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
         let json = read(&dir.join("tokenizer.json"))?;
         let config_path = dir.join("tokenizer_config.json");
-        let config = if config_path.exists() {
-            Some(read(&config_path)?)
-        } else {
-            None
-        };
+        let config = if config_path.exists() { Some(read(&config_path)?) } else { None };
         Self::from_bytes(&json, config.as_deref())
     }
 
@@ -124,10 +120,7 @@ impl Tokenizer {
 
     /// Reads `tokenizer.json` bytes and optional `tokenizer_config.json` bytes.
     pub fn from_bytes(json: &[u8], config: Option<&[u8]>) -> Result<Self, TokenizerError> {
-        let bad = |reason: String| TokenizerError::Parse {
-            file: "tokenizer.json".into(),
-            reason,
-        };
+        let bad = |reason: String| TokenizerError::Parse { file: "tokenizer.json".into(), reason };
         check_kind(json)?;
         // The library asserts on some malformed files instead of returning an error.
         let full = catch_unwind(AssertUnwindSafe(|| Inner::from_bytes(json)))
@@ -166,16 +159,11 @@ impl Tokenizer {
                 reason: format!("plain text {text:?} gives a control token of this vocabulary"),
             });
         };
-        let first = text[hit.range.clone()]
-            .chars()
-            .next()
-            .map_or(0, char::len_utf8);
+        let first = text[hit.range.clone()].chars().next().map_or(0, char::len_utf8);
         let cut = hit.range.start + first;
         if cut == 0 || cut >= text.len() {
             return Err(TokenizerError::Encode {
-                reason: format!(
-                    "`{text}` is a control token of one character and cannot be read as text"
-                ),
+                reason: format!("`{text}` is a control token of one character and cannot be read as text"),
             });
         }
         let (left, right) = text.split_at(cut);
@@ -269,38 +257,20 @@ impl Tokenizer {
 impl Parts {
     fn build(full: Inner, mut config: ConfigStrings) -> Result<Self, TokenizerError> {
         if config.guess {
-            let known = |names: &[&str]| {
-                names
-                    .iter()
-                    .find(|n| full.token_to_id(n).is_some())
-                    .map(|n| n.to_string())
-            };
+            let known = |names: &[&str]| names.iter().find(|n| full.token_to_id(n).is_some()).map(|n| n.to_string());
             config.bos = known(&["<｜begin▁of▁sentence｜>", "<|begin_of_text|>"]);
-            config.eos = known(&[
-                "<｜end▁of▁sentence｜>",
-                "<|im_end|>",
-                "<|eot_id|>",
-                "<|endoftext|>",
-            ]);
+            config.eos = known(&["<｜end▁of▁sentence｜>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>"]);
             config.pad = known(&["<｜▁pad▁｜>", "<|endoftext|>"]);
         }
-        let mut added: Vec<(u32, AddedToken)> =
-            full.get_added_tokens_decoder().into_iter().collect();
+        let mut added: Vec<(u32, AddedToken)> = full.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
         let vocab = full.get_vocab(true);
         if let Some((token, id)) = vocab.iter().find(|(_, id)| **id > MAX_ID) {
-            return Err(TokenizerError::IdTooLarge {
-                token: token.clone(),
-                id: *id,
-            });
+            return Err(TokenizerError::IdTooLarge { token: token.clone(), id: *id });
         }
         let bytes = ByteTable::new(&vocab, &added);
         let control = ControlSet::new(added.iter().filter(|(_, t)| !is_text_token(t)));
-        let kept: Vec<(u32, AddedToken)> = added
-            .iter()
-            .filter(|(_, t)| is_text_token(t))
-            .cloned()
-            .collect();
+        let kept: Vec<(u32, AddedToken)> = added.iter().filter(|(_, t)| is_text_token(t)).cloned().collect();
         let mut text = full.clone();
         text.with_added_vocabulary(AddedVocabulary::new());
         text.add_tokens(&kept.iter().map(|(_, t)| t.clone()).collect::<Vec<_>>());
@@ -312,40 +282,19 @@ impl Parts {
         let id_of = |name: &Option<String>| name.as_deref().and_then(|s| full.token_to_id(s));
         let (bos, eos, pad) = (id_of(&config.bos), id_of(&config.eos), id_of(&config.pad));
         // LlamaTokenizerFast and post-processors disagree in the wild: either makes a BOS.
-        let processed = full
-            .encode_fast("", true)
-            .map(|e| e.get_ids().first().copied())
-            .ok()
-            .flatten();
+        let processed = full.encode_fast("", true).map(|e| e.get_ids().first().copied()).ok().flatten();
         let add_bos = config.add_bos.unwrap_or(bos.is_some() && processed == bos);
-        Ok(Parts {
-            full,
-            text,
-            remap,
-            bytes,
-            control,
-            config,
-            bos,
-            eos,
-            pad,
-            add_bos,
-            added,
-        })
+        Ok(Parts { full, text, remap, bytes, control, config, bos, eos, pad, add_bos, added })
     }
 }
 
 fn encode_with(inner: &Inner, text: &str) -> Result<Vec<u32>, TokenizerError> {
     match inner.encode_fast(text, false) {
         Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-        Err(e) => Err(TokenizerError::Encode {
-            reason: e.to_string(),
-        }),
+        Err(e) => Err(TokenizerError::Encode { reason: e.to_string() }),
     }
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
-    std::fs::read(path).map_err(|source| TokenizerError::Io {
-        path: path.to_path_buf(),
-        source,
-    })
+    std::fs::read(path).map_err(|source| TokenizerError::Io { path: path.to_path_buf(), source })
 }

@@ -29,20 +29,11 @@ pub(crate) struct Turns<'p, 'a> {
 
 /// Closes an open block without reasoning, in the spacing of the opening.
 fn closing(prompt: &str) -> &'static str {
-    if prompt.ends_with('\n') {
-        "\n</think>\n\n"
-    } else {
-        CLOSE
-    }
+    if prompt.ends_with('\n') { "\n</think>\n\n" } else { CLOSE }
 }
 
 impl Turns<'_, '_> {
-    fn render(
-        &self,
-        messages: Vec<Value>,
-        generate: bool,
-        thinking: Thinking,
-    ) -> Result<String, RowFault> {
+    fn render(&self, messages: Vec<Value>, generate: bool, thinking: Thinking) -> Result<String, RowFault> {
         let mut request = RenderRequest {
             messages,
             tools: self.prepared.tools.clone(),
@@ -55,19 +46,11 @@ impl Turns<'_, '_> {
             Thinking::On => set_thinking(&mut request.kwargs, true),
             Thinking::Off => set_thinking(&mut request.kwargs, false),
         }
-        self.template
-            .render(&request)
-            .map_err(|e| RowFault::Template {
-                reason: e.to_string(),
-            })
+        self.template.render(&request).map_err(|e| RowFault::Template { reason: e.to_string() })
     }
 
     fn head(&self, end: usize) -> Vec<Value> {
-        self.prepared
-            .messages
-            .get(..end)
-            .unwrap_or_default()
-            .to_vec()
+        self.prepared.messages.get(..end).unwrap_or_default().to_vec()
     }
 
     /// What generation feeds before message `end`.
@@ -92,11 +75,7 @@ impl Turns<'_, '_> {
     }
 
     /// Prompt and response of the assistant turn at `index`.
-    pub fn turn(
-        &self,
-        index: usize,
-        policy: EmptyThink,
-    ) -> Result<(MarkedPrompt, String), RowFault> {
+    pub fn turn(&self, index: usize, policy: EmptyThink) -> Result<(MarkedPrompt, String), RowFault> {
         let Some(Some(answer)) = self.prepared.answers.get(index) else {
             return Err(RowFault::NotAssistant);
         };
@@ -104,31 +83,18 @@ impl Turns<'_, '_> {
             return self.without_reasoning(index, answer, policy);
         };
         let kwargs = &self.prepared.kwargs;
-        let off = ["thinking", "enable_thinking"]
-            .iter()
-            .find(|k| kwargs.get(**k) == Some(&Value::Bool(false)));
+        let off = ["thinking", "enable_thinking"].iter().find(|k| kwargs.get(**k) == Some(&Value::Bool(false)));
         if let Some(key) = off {
             return Err(RowFault::ThinkingForbidden { key });
         }
         let prompt = self.prompt(index, Thinking::On)?;
         let (lead, rest) = self.answer(index, answer, &prompt, Thinking::On)?;
         let response = if let Prefill::Open(_) = prompt.prefill {
-            let close = if prompt.text.ends_with('\n') {
-                "\n</think>\n\n"
-            } else {
-                CLOSE
-            };
+            let close = if prompt.text.ends_with('\n') { "\n</think>\n\n" } else { CLOSE };
             format!("{reasoning}{close}{lead}{rest}")
         } else if let Some(block) = self.own_block(index, answer, &prompt)? {
-            format!(
-                "{}{lead}{rest}",
-                block.replace(self.prepared.reasoning_marker, reasoning)
-            )
-        } else if let Some(block) = answer
-            .inline
-            .as_deref()
-            .and_then(|i| i.strip_suffix(answer.content.as_str()))
-        {
+            format!("{}{lead}{rest}", block.replace(self.prepared.reasoning_marker, reasoning))
+        } else if let Some(block) = answer.inline.as_deref().and_then(|i| i.strip_suffix(answer.content.as_str())) {
             // A plain template: the data's own spelling, as its history will show it.
             format!("{lead}{block}{rest}")
         } else if self.shape.lines {
@@ -137,10 +103,7 @@ impl Turns<'_, '_> {
             format!("{lead}{OPEN}{reasoning}{CLOSE}{rest}")
         };
         if !response.contains(reasoning) {
-            return Err(RowFault::LostText {
-                what: "reasoning",
-                text: self.prepared.hidden.restore(reasoning),
-            });
+            return Err(RowFault::LostText { what: "reasoning", text: self.prepared.hidden.restore(reasoning) });
         }
         self.ended(prompt, response)
     }
@@ -170,9 +133,7 @@ impl Turns<'_, '_> {
                     Prefill::Open(_) => closing(&prompt.text).to_string(),
                     _ => self
                         .own_block(index, answer, &prompt)?
-                        .map_or(String::new(), |block| {
-                            block.replace(self.prepared.reasoning_marker, "")
-                        }),
+                        .map_or(String::new(), |block| block.replace(self.prepared.reasoning_marker, "")),
                 };
                 self.ended(prompt, format!("{block}{lead}{rest}"))
             }
@@ -181,12 +142,7 @@ impl Turns<'_, '_> {
 
     /// Where the template writes reasoning itself after this prompt: its block, with the marker in
     /// the place of the reasoning.
-    fn own_block(
-        &self,
-        index: usize,
-        answer: &Answer,
-        prompt: &MarkedPrompt,
-    ) -> Result<Option<String>, RowFault> {
+    fn own_block(&self, index: usize, answer: &Answer, prompt: &MarkedPrompt) -> Result<Option<String>, RowFault> {
         if prompt.prefill != Prefill::None {
             return Ok(None);
         }
@@ -218,12 +174,7 @@ impl Turns<'_, '_> {
 
     /// The message at `index` without reasoning and with this content.
     fn bare_message(&self, index: usize, content: String) -> Value {
-        let mut message = self
-            .prepared
-            .messages
-            .get(index)
-            .cloned()
-            .unwrap_or(Value::Null);
+        let mut message = self.prepared.messages.get(index).cloned().unwrap_or(Value::Null);
         if let Some(map) = message.as_object_mut() {
             map.remove("reasoning_content");
             if !content.is_empty() || !map.get("content").is_some_and(Value::is_null) {
@@ -242,10 +193,7 @@ impl Turns<'_, '_> {
         prompt: &MarkedPrompt,
         thinking: Thinking,
     ) -> Result<(String, String), RowFault> {
-        let base = prompt
-            .text
-            .get(..prompt.prefill.start(&prompt.text))
-            .unwrap_or_default();
+        let base = prompt.text.get(..prompt.prefill.start(&prompt.text)).unwrap_or_default();
         let after = |content: String| -> Result<String, RowFault> {
             let mut messages = self.head(index);
             messages.push(self.bare_message(index, content));
@@ -253,16 +201,8 @@ impl Turns<'_, '_> {
             match full.strip_prefix(base) {
                 Some(rest) => Ok(rest.to_string()),
                 None => {
-                    let same = full
-                        .bytes()
-                        .zip(base.bytes())
-                        .take_while(|(a, b)| a == b)
-                        .count();
-                    Err(RowFault::Diverges {
-                        at: same,
-                        prompt: around(base, same),
-                        rendering: around(&full, same),
-                    })
+                    let same = full.bytes().zip(base.bytes()).take_while(|(a, b)| a == b).count();
+                    Err(RowFault::Diverges { at: same, prompt: around(base, same), rendering: around(&full, same) })
                 }
             }
         };
@@ -272,55 +212,33 @@ impl Turns<'_, '_> {
         } else {
             let mark = self.prepared.marker;
             let marked = after(mark.to_string())?;
-            let (Some((before, tail)), 1) = (marked.split_once(mark), marked.matches(mark).count())
-            else {
+            let (Some((before, tail)), 1) = (marked.split_once(mark), marked.matches(mark).count()) else {
                 return Err(self.lost("content", &answer.content));
             };
-            let middle = full
-                .strip_prefix(before)
-                .and_then(|rest| rest.strip_suffix(tail));
+            let middle = full.strip_prefix(before).and_then(|rest| rest.strip_suffix(tail));
             let Some(middle) = middle.filter(|m| m.trim() == answer.content.trim()) else {
                 return Err(self.lost("content", &answer.content));
             };
-            (
-                without_empty_block(before).to_string(),
-                format!("{middle}{tail}"),
-            )
+            (without_empty_block(before).to_string(), format!("{middle}{tail}"))
         };
         for (name, spellings) in &answer.calls {
-            if ![&lead, &rest]
-                .iter()
-                .any(|part| part.contains(name.as_str()))
-            {
+            if ![&lead, &rest].iter().any(|part| part.contains(name.as_str())) {
                 return Err(self.lost("tool call", name));
             }
-            if !spellings
-                .iter()
-                .any(|s| lead.contains(s.as_str()) || rest.contains(s.as_str()))
-            {
-                return Err(self.lost(
-                    "arguments of a tool call",
-                    spellings.first().map_or("", String::as_str),
-                ));
+            if !spellings.iter().any(|s| lead.contains(s.as_str()) || rest.contains(s.as_str())) {
+                return Err(self.lost("arguments of a tool call", spellings.first().map_or("", String::as_str)));
             }
         }
         Ok((lead, rest))
     }
 
     fn lost(&self, what: &'static str, text: &str) -> RowFault {
-        RowFault::LostText {
-            what,
-            text: self.prepared.hidden.restore(text),
-        }
+        RowFault::LostText { what, text: self.prepared.hidden.restore(text) }
     }
 
     /// Cuts the response after its end-of-turn token; what the template writes after that (a
     /// newline in ChatML) is no part of generation.
-    fn ended(
-        &self,
-        prompt: MarkedPrompt,
-        mut response: String,
-    ) -> Result<(MarkedPrompt, String), RowFault> {
+    fn ended(&self, prompt: MarkedPrompt, mut response: String) -> Result<(MarkedPrompt, String), RowFault> {
         let Some((end, _)) = &self.shape.end else {
             return Err(RowFault::NoEnd);
         };
@@ -329,10 +247,7 @@ impl Turns<'_, '_> {
                 let after = response.split_off(at + end.len());
                 if !after.trim().is_empty() {
                     let after = self.prepared.hidden.restore(&after);
-                    return Err(RowFault::EndsEarly {
-                        end: end.clone(),
-                        after,
-                    });
+                    return Err(RowFault::EndsEarly { end: end.clone(), after });
                 }
             }
             // Some released templates forget it after a single tool call.
@@ -344,13 +259,7 @@ impl Turns<'_, '_> {
 
 /// Forty bytes around a place, for messages.
 fn around(text: &str, at: usize) -> String {
-    let start = (at.saturating_sub(20)..=at)
-        .find(|i| text.is_char_boundary(*i))
-        .unwrap_or(0);
-    let end = (at + 20..=at + 24)
-        .find(|i| text.is_char_boundary(*i))
-        .unwrap_or(text.len());
-    text.get(start..end.min(text.len()))
-        .unwrap_or_default()
-        .to_string()
+    let start = (at.saturating_sub(20)..=at).find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    let end = (at + 20..=at + 24).find(|i| text.is_char_boundary(*i)).unwrap_or(text.len());
+    text.get(start..end.min(text.len())).unwrap_or_default().to_string()
 }

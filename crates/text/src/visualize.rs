@@ -15,12 +15,7 @@ const RESET: &str = "\x1b[0m";
 /// are kept and shown as `⏎`. The last line counts tokens.
 pub fn visualize(tokenizer: &Tokenizer, row: &TokenRow, color: bool) -> String {
     let mut out = String::new();
-    let pairs: Vec<(u32, bool)> = row
-        .ids
-        .iter()
-        .copied()
-        .zip(row.train.iter().copied())
-        .collect();
+    let pairs: Vec<(u32, bool)> = row.ids.iter().copied().zip(row.train.iter().copied()).collect();
     for run in pairs.chunk_by(|a, b| a.1 == b.1) {
         let trained = run.first().is_some_and(|(_, train)| *train);
         let ids: Vec<u32> = run.iter().map(|(id, _)| *id).collect();
@@ -55,9 +50,7 @@ fn safe(text: &str) -> String {
             c if (c as u32) < 0x20 => out.extend(char::from_u32(0x2400 + c as u32)),
             '\u{7f}' => out.push('\u{2421}'),
             // C1 controls, and the marks that turn the direction of text.
-            '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.push('\u{FFFD}')
-            }
+            '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('\u{FFFD}'),
             c => out.push(c),
         }
     }

@@ -10,11 +10,7 @@ use tokenizers::AddedToken;
 /// Added tokens that are text, not markup: the older vocabularies add single letters that their
 /// byte pairs lack (ø, ö, … at 100002 of DeepSeek LLM), and some add runs of spaces.
 pub(crate) fn is_text_token(token: &AddedToken) -> bool {
-    !token.special
-        && token
-            .content
-            .chars()
-            .all(|c| c.is_alphanumeric() || c.is_whitespace())
+    !token.special && token.content.chars().all(|c| c.is_alphanumeric() || c.is_whitespace())
 }
 
 /// Bytes of every id, in one block.
@@ -26,24 +22,15 @@ pub(crate) struct ByteTable {
 impl ByteTable {
     /// Pieces are spelled in GPT-2's byte alphabet; added tokens verbatim.
     pub fn new(vocab: &HashMap<String, u32>, added: &[(u32, AddedToken)]) -> Self {
-        let size = vocab
-            .values()
-            .chain(added.iter().map(|(id, _)| id))
-            .max()
-            .map_or(0, |id| *id as usize + 1);
+        let size = vocab.values().chain(added.iter().map(|(id, _)| id)).max().map_or(0, |id| *id as usize + 1);
         let alphabet = byte_alphabet();
-        let mut table = ByteTable {
-            block: Vec::new(),
-            ranges: vec![0..0; size],
-        };
+        let mut table = ByteTable { block: Vec::new(), ranges: vec![0..0; size] };
         for (piece, id) in vocab {
             let start = table.block.len();
             for c in piece.chars() {
                 match alphabet.get(&c) {
                     Some(byte) => table.block.push(*byte),
-                    None => table
-                        .block
-                        .extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                    None => table.block.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
                 }
             }
             table.put(*id, start);
@@ -63,10 +50,7 @@ impl ByteTable {
     }
 
     pub fn get(&self, id: u32) -> &[u8] {
-        self.ranges
-            .get(id as usize)
-            .and_then(|r| self.block.get(r.clone()))
-            .unwrap_or_default()
+        self.ranges.get(id as usize).and_then(|r| self.block.get(r.clone())).unwrap_or_default()
     }
 
     pub fn len(&self) -> usize {
@@ -117,10 +101,7 @@ pub(crate) struct ControlSet {
 
 impl ControlSet {
     pub fn new<'a>(tokens: impl Iterator<Item = &'a (u32, AddedToken)>) -> Self {
-        let mut set = ControlSet {
-            special: HashMap::new(),
-            by_first: HashMap::new(),
-        };
+        let mut set = ControlSet { special: HashMap::new(), by_first: HashMap::new() };
         for (id, token) in tokens {
             let Some(first) = token.content.chars().next() else {
                 continue;
@@ -149,10 +130,7 @@ impl ControlSet {
     }
 
     pub fn strings(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.by_first
-            .values()
-            .flatten()
-            .map(|e| (e.content.as_str(), e.id))
+        self.by_first.values().flatten().map(|e| (e.content.as_str(), e.id))
     }
 
     /// First hit, or none.
@@ -192,10 +170,7 @@ impl ControlSet {
             if entry.rstrip {
                 end += after.len() - after.trim_start().len();
             }
-            return Some(Hit {
-                range: start..end,
-                id: entry.id,
-            });
+            return Some(Hit { range: start..end, id: entry.id });
         }
         None
     }

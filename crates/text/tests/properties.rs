@@ -3,10 +3,7 @@
 
 mod common;
 
-use loar_text::{
-    Body, ChatTemplate, Conversation, EncodeOptions, Encoder, Message, StreamParser, Thinking,
-    TokenRow,
-};
+use loar_text::{Body, ChatTemplate, Conversation, EncodeOptions, Encoder, Message, StreamParser, Thinking, TokenRow};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::LazyLock;
@@ -24,10 +21,7 @@ static ENCODERS: LazyLock<Vec<(&str, Encoder)>> = LazyLock::new(|| {
                 _ => common::deepseek(),
             };
             let template = ChatTemplate::builtin(name).unwrap();
-            (
-                *name,
-                Encoder::new(tokenizer, Some(template), EncodeOptions::default()),
-            )
+            (*name, Encoder::new(tokenizer, Some(template), EncodeOptions::default()))
         })
         .collect()
 });
@@ -58,13 +52,7 @@ fn tame() -> impl Strategy<Value = String> {
 }
 
 fn conversation() -> impl Strategy<Value = Conversation> {
-    let turn = (
-        text(),
-        text(),
-        prop::option::of(text()),
-        any::<bool>(),
-        any::<bool>(),
-    );
+    let turn = (text(), text(), prop::option::of(text()), any::<bool>(), any::<bool>());
     (prop::option::of(text()), prop::collection::vec(turn, 1..4)).prop_map(|(system, turns)| {
         let mut messages: Vec<Message> = system.map(Message::system).into_iter().collect();
         for (user, answer, reasoning, train, inline) in turns {
@@ -73,29 +61,17 @@ fn conversation() -> impl Strategy<Value = Conversation> {
             m.train = train;
             match reasoning {
                 Some(r) if inline => {
-                    m.content = format!(
-                        "<think>\n{}\n</think>\n\n{}",
-                        r.replace("</think>", ""),
-                        m.content
-                    )
+                    m.content = format!("<think>\n{}\n</think>\n\n{}", r.replace("</think>", ""), m.content)
                 }
                 r => m.reasoning_content = r,
             }
             messages.push(m);
         }
-        Conversation {
-            messages,
-            ..Conversation::default()
-        }
+        Conversation { messages, ..Conversation::default() }
     })
 }
 
-fn laws(
-    name: &str,
-    encoder: &Encoder,
-    talk: &Conversation,
-    rows: &[TokenRow],
-) -> Result<(), TestCaseError> {
+fn laws(name: &str, encoder: &Encoder, talk: &Conversation, rows: &[TokenRow]) -> Result<(), TestCaseError> {
     let t = encoder.tokenizer();
     let end = encoder.stop_ids()[0];
     let mut turns = Vec::new();
@@ -103,10 +79,7 @@ fn laws(
         prop_assert_eq!(row.ids.len(), row.train.len());
         prop_assert_eq!(row.train[0], false);
         let s = &row.stats;
-        prop_assert_eq!(
-            s.trained + s.masked_prompt + s.masked_history,
-            row.ids.len()
-        );
+        prop_assert_eq!(s.trained + s.masked_prompt + s.masked_history, row.ids.len());
         prop_assert_eq!(row.spans[0].tokens.start, row.prompt_len);
         prop_assert_eq!(row.spans[0].turn, row.turn);
         let in_spans = row.spans.iter().map(|s| s.tokens.len()).sum::<usize>();
@@ -116,27 +89,14 @@ fn laws(
             prop_assert!(row.train[span.tokens.clone()].iter().all(|t| *t));
             // The end token is learnt, at the end and nowhere else.
             let trained = &row.ids[span.tokens.clone()];
-            prop_assert_eq!(
-                trained.iter().position(|id| *id == end),
-                Some(trained.len() - 1),
-                "{}",
-                name
-            );
+            prop_assert_eq!(trained.iter().position(|id| *id == end), Some(trained.len() - 1), "{}", name);
             // Generation, asked with the same thinking, feeds exactly what stands before.
-            let head = Conversation {
-                messages: talk.messages[..span.turn].to_vec(),
-                ..talk.clone()
-            };
+            let head = Conversation { messages: talk.messages[..span.turn].to_vec(), ..talk.clone() };
             let fed = [Thinking::Default, Thinking::On, Thinking::Off]
                 .into_iter()
                 .filter_map(|thinking| encoder.prompt_with(&head, thinking).ok())
                 .any(|prompt| prompt.ids == row.ids[..span.tokens.start]);
-            prop_assert!(
-                fed,
-                "{}: no prompt equals {:?}",
-                name,
-                t.decode(&row.ids[..span.tokens.start], false)
-            );
+            prop_assert!(fed, "{}: no prompt equals {:?}", name, t.decode(&row.ids[..span.tokens.start], false));
             // Every byte of the datum is in the label span.
             let label = t.decode(trained, false);
             let m = &talk.messages[span.turn];
@@ -153,25 +113,11 @@ fn laws(
                     _ => ("", answer),
                 },
             };
-            prop_assert!(
-                label.contains(answer),
-                "{}: {:?} not in {:?}",
-                name,
-                answer,
-                label
-            );
-            prop_assert!(
-                label.contains(reasoning.trim_matches('\n')),
-                "{}: {:?} not in {:?}",
-                name,
-                reasoning,
-                label
-            );
+            prop_assert!(label.contains(answer), "{}: {:?} not in {:?}", name, answer, label);
+            prop_assert!(label.contains(reasoning.trim_matches('\n')), "{}: {:?} not in {:?}", name, reasoning, label);
         }
     }
-    let want: Vec<usize> = (0..talk.messages.len())
-        .filter(|i| talk.messages[*i].train)
-        .collect();
+    let want: Vec<usize> = (0..talk.messages.len()).filter(|i| talk.messages[*i].train).collect();
     prop_assert_eq!(turns, want);
     Ok(())
 }
@@ -247,39 +193,18 @@ proptest! {
 fn templates_are_bounded() {
     let request = loar_text::RenderRequest::default();
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
-    let e = ChatTemplate::from_source(endless, "", "")
-        .unwrap()
-        .render(&request)
-        .unwrap_err();
+    let e = ChatTemplate::from_source(endless, "", "").unwrap().render(&request).unwrap_err();
     assert!(e.to_string().contains("fuel"), "{e}");
     let long = "{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}";
-    let e = ChatTemplate::from_source(long, "", "")
-        .unwrap()
-        .render(&request)
-        .unwrap_err();
+    let e = ChatTemplate::from_source(long, "", "").unwrap().render(&request).unwrap_err();
     assert!(e.to_string().contains("more than"), "{e}");
-    for forbidden in [
-        "{% include 'secret' %}",
-        "{{ strftime_now('%Y') }}",
-        "{{ raise_exception('no') }}",
-        "{{ open('f') }}",
-    ] {
-        assert!(
-            ChatTemplate::from_source(forbidden, "", "")
-                .unwrap()
-                .render(&request)
-                .is_err(),
-            "{forbidden}"
-        );
+    for forbidden in
+        ["{% include 'secret' %}", "{{ strftime_now('%Y') }}", "{{ raise_exception('no') }}", "{{ open('f') }}"]
+    {
+        assert!(ChatTemplate::from_source(forbidden, "", "").unwrap().render(&request).is_err(), "{forbidden}");
     }
-    let dated = loar_text::RenderRequest {
-        now_unix: Some(0),
-        ..Default::default()
-    };
-    let text = ChatTemplate::from_source("{{ strftime_now('%d %b %Y') }}", "", "")
-        .unwrap()
-        .render(&dated)
-        .unwrap();
+    let dated = loar_text::RenderRequest { now_unix: Some(0), ..Default::default() };
+    let text = ChatTemplate::from_source("{{ strftime_now('%d %b %Y') }}", "", "").unwrap().render(&dated).unwrap();
     assert_eq!(text, "01 Jan 1970");
 }
 
@@ -289,38 +214,18 @@ fn templates_are_found_in_every_place_of_a_checkpoint() {
     assert!(ChatTemplate::from_dir(dir.path()).unwrap().is_none());
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     let request = loar_text::RenderRequest::default();
-    write(
-        "tokenizer_config.json",
-        r#"{"bos_token": {"content": "B"}, "chat_template": "{{ bos_token }}1"}"#,
-    );
-    assert_eq!(
-        ChatTemplate::from_dir(dir.path())
-            .unwrap()
-            .unwrap()
-            .render(&request)
-            .unwrap(),
-        "B1"
-    );
+    write("tokenizer_config.json", r#"{"bos_token": {"content": "B"}, "chat_template": "{{ bos_token }}1"}"#);
+    assert_eq!(ChatTemplate::from_dir(dir.path()).unwrap().unwrap().render(&request).unwrap(), "B1");
     write(
         "tokenizer_config.json",
         r#"{"bos_token": "B", "chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]}"#,
     );
     let both = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
     assert_eq!(both.render(&request).unwrap(), "d");
-    let tools = loar_text::RenderRequest {
-        tools: Some(json!([{}])),
-        ..Default::default()
-    };
+    let tools = loar_text::RenderRequest { tools: Some(json!([{}])), ..Default::default() };
     assert_eq!(both.render(&tools).unwrap(), "t");
     write("chat_template.jinja", "{{ bos_token }}j");
-    assert_eq!(
-        ChatTemplate::from_dir(dir.path())
-            .unwrap()
-            .unwrap()
-            .render(&request)
-            .unwrap(),
-        "Bj"
-    );
+    assert_eq!(ChatTemplate::from_dir(dir.path()).unwrap().unwrap().render(&request).unwrap(), "Bj");
     write("chat_template.jinja", "a\n{% if %}");
     let e = ChatTemplate::from_dir(dir.path()).unwrap_err().to_string();
     assert!(e.contains("`chat_template.jinja`, line 2"), "{e}");

@@ -10,25 +10,10 @@ const DEEPSEEK_TOKENS: (&str, &str) = ("<｜begin▁of▁sentence｜>", "<｜end
 
 fn request(case: &Value) -> RenderRequest {
     let mut kwargs: Map<String, Value> = case.as_object().unwrap().clone();
-    let messages = kwargs
-        .remove("messages")
-        .unwrap()
-        .as_array()
-        .unwrap()
-        .clone();
+    let messages = kwargs.remove("messages").unwrap().as_array().unwrap().clone();
     let tools = kwargs.remove("tools");
-    let add_generation_prompt = kwargs
-        .remove("add_generation_prompt")
-        .unwrap()
-        .as_bool()
-        .unwrap();
-    RenderRequest {
-        messages,
-        tools,
-        add_generation_prompt,
-        kwargs,
-        now_unix: None,
-    }
+    let add_generation_prompt = kwargs.remove("add_generation_prompt").unwrap().as_bool().unwrap();
+    RenderRequest { messages, tools, add_generation_prompt, kwargs, now_unix: None }
 }
 
 fn cases(root: &Path) -> Map<String, Value> {
@@ -43,18 +28,10 @@ fn released_templates_render_the_goldens() {
     let cases = cases(&root);
     let mut checked = 0;
     let mut wrong = Vec::new();
-    for entry in std::fs::read_dir(&root)
-        .unwrap()
-        .map(Result::unwrap)
-        .filter(|e| e.path().is_dir())
-    {
+    for entry in std::fs::read_dir(&root).unwrap().map(Result::unwrap).filter(|e| e.path().is_dir()) {
         let dir = entry.path();
         let name = entry.file_name().into_string().unwrap();
-        let (bos, eos) = if name.starts_with("qwen") {
-            ("", "<|im_end|>")
-        } else {
-            DEEPSEEK_TOKENS
-        };
+        let (bos, eos) = if name.starts_with("qwen") { ("", "<|im_end|>") } else { DEEPSEEK_TOKENS };
         let source = std::fs::read_to_string(dir.join("chat_template.jinja")).unwrap();
         let template = ChatTemplate::from_source(&source, bos, eos).unwrap();
         for (case, value) in &cases {
@@ -100,17 +77,13 @@ fn built_in_templates_agree_with_the_released_ones() {
     ] {
         let template = ChatTemplate::builtin(builtin).unwrap();
         for (case, value) in &cases {
-            let mut want =
-                std::fs::read_to_string(root.join(released).join(format!("{case}.txt"))).unwrap();
+            let mut want = std::fs::read_to_string(root.join(released).join(format!("{case}.txt"))).unwrap();
             if builtin == "r1" && CALLS.contains(&case.as_str()) {
                 continue;
             }
             if released == "r1_distill_qwen" {
                 // That file closes thinking unless enable_thinking is given.
-                want = want.replace(
-                    "<｜Assistant｜><think>\n</think>",
-                    "<｜Assistant｜><think>\n",
-                );
+                want = want.replace("<｜Assistant｜><think>\n</think>", "<｜Assistant｜><think>\n");
             }
             if builtin == "v3.1" {
                 want = want.replace("<think></think>", "</think>");
@@ -118,9 +91,7 @@ fn built_in_templates_agree_with_the_released_ones() {
             checked += 1;
             match template.render(&request(value)) {
                 Ok(text) if text == want => {}
-                Ok(text) => {
-                    wrong.push(format!("{builtin}/{case}:\n want {want:?}\n  got {text:?}"))
-                }
+                Ok(text) => wrong.push(format!("{builtin}/{case}:\n want {want:?}\n  got {text:?}")),
                 Err(e) => wrong.push(format!("{builtin}/{case}: {e}")),
             }
         }

@@ -34,11 +34,7 @@ fn real_tokenizer_agrees_with_the_tokenizers_crate() {
         let want = theirs.encode(text, false).unwrap().get_ids().to_vec();
         assert_eq!(ours.encode(text, Special::Parse).unwrap(), want, "{text:?}");
         for skip in [false, true] {
-            assert_eq!(
-                ours.decode(&want, skip),
-                theirs.decode(&want, skip).unwrap(),
-                "{text:?}"
-            );
+            assert_eq!(ours.decode(&want, skip), theirs.decode(&want, skip).unwrap(), "{text:?}");
         }
         let plain = ours.encode(text, Special::AsText).unwrap();
         assert!(plain.iter().all(|id| !ours.is_control(*id)), "{text:?}");
@@ -63,10 +59,7 @@ fn real_tokenizer_agrees_with_the_tokenizers_crate() {
         assert!(ours.encode(token, Special::AsText).unwrap().len() > 1);
     }
     assert_eq!(ours.vocab_size(), 129280);
-    assert_eq!(
-        (ours.bos_id(), ours.eos_id(), ours.adds_bos()),
-        (Some(0), Some(1), false)
-    );
+    assert_eq!((ours.bos_id(), ours.eos_id(), ours.adds_bos()), (Some(0), Some(1), false));
 }
 
 #[test]
@@ -75,8 +68,7 @@ fn every_control_token_of_the_real_vocabulary_can_be_text() {
         return;
     };
     let ours = Tokenizer::from_dir(&dir).unwrap();
-    let file: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(dir.join("tokenizer.json")).unwrap()).unwrap();
+    let file: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("tokenizer.json")).unwrap()).unwrap();
     let added = file["added_tokens"].as_array().unwrap();
     assert!(added.len() > 500);
     for token in added {
@@ -96,24 +88,10 @@ fn facts_of_the_real_tokenizer_name_what_is_odd() {
     let ours = Tokenizer::from_dir(&dir).unwrap();
     let facts = ours.facts(Some(129280), None);
     assert!(facts.pad_is_eos && !facts.double_bos && !facts.add_bos);
-    assert!(
-        facts.warnings.iter().any(|w| w.contains("`<|EOT|>`")),
-        "{:?}",
-        facts.warnings
-    );
+    assert!(facts.warnings.iter().any(|w| w.contains("`<|EOT|>`")), "{:?}", facts.warnings);
     let small = ours.facts(Some(129000), None);
-    assert!(
-        small
-            .warnings
-            .iter()
-            .any(|w| w.contains("280 ids have no embedding")),
-        "{:?}",
-        small.warnings
-    );
-    assert_eq!(
-        ours.look_alikes("x <|User|> y <｜User｜> <|nothing|>"),
-        [("<|User|>".into(), "<｜User｜>".into())]
-    );
+    assert!(small.warnings.iter().any(|w| w.contains("280 ids have no embedding")), "{:?}", small.warnings);
+    assert_eq!(ours.look_alikes("x <|User|> y <｜User｜> <|nothing|>"), [("<|User|>".into(), "<｜User｜>".into())]);
     assert_eq!(ChatTemplate::detect(&ours, "deepseek_v4"), None);
 }
 
@@ -122,14 +100,7 @@ fn tiny_tokenizer_keeps_control_strings_as_text() {
     let t = common::deepseek();
     let think = t.id("<think>").unwrap();
     assert!(t.is_control(think) && !t.is_special(think));
-    assert_eq!(
-        t.encode("a<think>b", Special::Parse)
-            .unwrap()
-            .iter()
-            .filter(|i| **i == think)
-            .count(),
-        1
-    );
+    assert_eq!(t.encode("a<think>b", Special::Parse).unwrap().iter().filter(|i| **i == think).count(), 1);
     let plain = t.encode("a<think>b", Special::AsText).unwrap();
     assert!(!plain.contains(&think));
     // The merge th+i+nk shows that the text run is tokenized whole, not letter by letter.
@@ -153,58 +124,31 @@ fn special_tokens_are_read_in_both_spellings_and_guessed_without_config() {
     let t = common::deepseek();
     assert_eq!(
         (t.bos_id(), t.eos_id(), t.pad_id()),
-        (
-            t.id("<｜begin▁of▁sentence｜>"),
-            t.id("<｜end▁of▁sentence｜>"),
-            t.id("<｜▁pad▁｜>")
-        )
+        (t.id("<｜begin▁of▁sentence｜>"), t.id("<｜end▁of▁sentence｜>"), t.id("<｜▁pad▁｜>"))
     );
-    let adding = common::tiny(
-        &common::DEEPSEEK,
-        json!({"bos_token": "<｜begin▁of▁sentence｜>", "add_bos_token": true}),
-    );
+    let adding =
+        common::tiny(&common::DEEPSEEK, json!({"bos_token": "<｜begin▁of▁sentence｜>", "add_bos_token": true}));
     let facts = adding.facts(None, Some(&ChatTemplate::builtin("r1").unwrap()));
     assert!(facts.double_bos);
-    assert!(
-        facts.warnings.iter().any(|w| w.starts_with("no eos_token")),
-        "{:?}",
-        facts.warnings
-    );
+    assert!(facts.warnings.iter().any(|w| w.starts_with("no eos_token")), "{:?}", facts.warnings);
 }
 
 #[test]
 fn templates_are_detected_by_tokens_and_model_type() {
     let deepseek = common::deepseek();
-    for (model_type, name) in [
-        ("deepseek_v3", "r1"),
-        ("qwen2", "r1"),
-        ("qwen3", "r1"),
-        ("deepseek_v2", "v2.5"),
-    ] {
+    for (model_type, name) in [("deepseek_v3", "r1"), ("qwen2", "r1"), ("qwen3", "r1"), ("deepseek_v2", "v2.5")] {
         assert_eq!(ChatTemplate::detect(&deepseek, model_type), Some(name));
     }
     let v3_1 = [&common::DEEPSEEK[..], &["<｜search▁begin｜>"]].concat();
-    assert_eq!(
-        ChatTemplate::detect(&common::tiny(&v3_1, json!({})), "deepseek_v3"),
-        Some("v3.1")
-    );
+    assert_eq!(ChatTemplate::detect(&common::tiny(&v3_1, json!({})), "deepseek_v3"), Some("v3.1"));
     let llm = common::tiny(&common::DEEPSEEK[..2], json!({}));
-    for (model_type, name) in [
-        ("llama", Some("llm")),
-        ("deepseek", Some("moe")),
-        ("deepseek_v2", Some("v2")),
-        ("mamba", None),
-    ] {
+    for (model_type, name) in
+        [("llama", Some("llm")), ("deepseek", Some("moe")), ("deepseek_v2", Some("v2")), ("mamba", None)]
+    {
         assert_eq!(ChatTemplate::detect(&llm, model_type), name);
     }
-    assert_eq!(
-        ChatTemplate::detect(&common::qwen(), "qwen3"),
-        Some("qwen3")
-    );
-    assert_eq!(
-        ChatTemplate::detect(&common::qwen(), "qwen2"),
-        Some("qwen2")
-    );
+    assert_eq!(ChatTemplate::detect(&common::qwen(), "qwen3"), Some("qwen3"));
+    assert_eq!(ChatTemplate::detect(&common::qwen(), "qwen2"), Some("qwen2"));
 }
 
 #[test]
@@ -212,21 +156,9 @@ fn other_files_are_refused_with_a_reason() {
     let refuse = |text: &str| Tokenizer::from_bytes(text.as_bytes(), None).unwrap_err();
     assert!(matches!(refuse("{"), TokenizerError::Parse { .. }));
     let e = refuse(r#"{"model":{"type":"Unigram"},"decoder":{"type":"Metaspace"}}"#);
-    assert!(
-        matches!(e, TokenizerError::NotByteLevel { part: "model", .. }),
-        "{e}"
-    );
+    assert!(matches!(e, TokenizerError::NotByteLevel { part: "model", .. }), "{e}");
     let e = refuse(r#"{"model":{"type":"BPE"},"decoder":{"type":"Metaspace"}}"#);
-    assert!(
-        matches!(
-            e,
-            TokenizerError::NotByteLevel {
-                part: "decoder",
-                ..
-            }
-        ),
-        "{e}"
-    );
+    assert!(matches!(e, TokenizerError::NotByteLevel { part: "decoder", .. }), "{e}");
     let e = Tokenizer::from_dir(std::path::Path::new("no/such/folder")).unwrap_err();
     assert!(e.to_string().contains("no/such/folder"), "{e}");
 }

@@ -25,18 +25,11 @@ pub fn faults_with(name: &str, text: impl AsRef<[u8]>, options: &ReadOptions) ->
 
 /// Kind and field of every fault.
 pub fn kinds(faults: &Faults) -> Vec<(FaultKind, &str)> {
-    faults
-        .first
-        .iter()
-        .map(|fault| (fault.kind, fault.field.as_str()))
-        .collect()
+    faults.first.iter().map(|fault| (fault.kind, fault.field.as_str())).collect()
 }
 
 pub fn drop_bad() -> ReadOptions {
-    ReadOptions {
-        on_bad_row: OnBadRow::Drop,
-        ..ReadOptions::default()
-    }
+    ReadOptions { on_bad_row: OnBadRow::Drop, ..ReadOptions::default() }
 }
 
 pub fn chat(data: &Dataset, index: usize) -> &Conversation {
@@ -48,15 +41,9 @@ pub fn chat(data: &Dataset, index: usize) -> &Conversation {
 
 pub fn turns(data: &Dataset, index: usize) -> Vec<(&str, &str)> {
     let messages: &[Message] = &chat(data, index).messages;
-    messages
-        .iter()
-        .map(|m| (m.role.as_str(), m.content.as_str()))
-        .collect()
+    messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect()
 }
 
 pub fn ids(data: &Dataset) -> Vec<&str> {
-    data.examples
-        .iter()
-        .map(|example| example.id.as_str())
-        .collect()
+    data.examples.iter().map(|example| example.id.as_str()).collect()
 }

@@ -17,28 +17,16 @@ pub(crate) struct Keys<'a> {
 
 fn shown(value: &Value) -> String {
     let text = value.to_string();
-    if text.chars().count() <= 60 {
-        text
-    } else {
-        format!("{}…", text.chars().take(60).collect::<String>())
-    }
+    if text.chars().count() <= 60 { text } else { format!("{}…", text.chars().take(60).collect::<String>()) }
 }
 
 impl<'a> Keys<'a> {
     pub(crate) fn new(map: &'a Map<String, Value>) -> Self {
-        Self {
-            map,
-            place: String::new(),
-            faults: Vec::new(),
-        }
+        Self { map, place: String::new(), faults: Vec::new() }
     }
 
     pub(crate) fn nested(map: &'a Map<String, Value>, name: &str) -> Self {
-        Self {
-            map,
-            place: format!("{name}."),
-            faults: Vec::new(),
-        }
+        Self { map, place: format!("{name}."), faults: Vec::new() }
     }
 
     pub(crate) fn faults(self) -> Vec<String> {
@@ -63,32 +51,20 @@ impl<'a> Keys<'a> {
     }
 
     fn wrong(&mut self, key: &str, expected: &str, value: &Value) {
-        self.faults.push(format!(
-            "`{}{key}` is `{}`; expected {expected}",
-            self.place,
-            shown(value)
-        ));
+        self.faults.push(format!("`{}{key}` is `{}`; expected {expected}", self.place, shown(value)));
     }
 
     fn missing(&mut self, key: &str) {
-        self.faults
-            .push(format!("`{}{key}` is missing", self.place));
+        self.faults.push(format!("`{}{key}` is missing", self.place));
     }
 
     /// Whole number from 0 to [`MAX_SIZE`].
     pub(crate) fn opt_count(&mut self, key: &str) -> Option<usize> {
         let value = self.get(key)?;
         // files written by Python may carry a whole number as a float (`4096.0`)
-        let number = value.as_u64().or_else(|| {
-            value
-                .as_f64()
-                .filter(|f| f.fract() == 0.0 && *f >= 0.0)
-                .map(|f| f as u64)
-        });
-        match number
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|n| *n <= MAX_SIZE)
-        {
+        let number =
+            value.as_u64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && *f >= 0.0).map(|f| f as u64));
+        match number.and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= MAX_SIZE) {
             Some(n) => Some(n),
             None => {
                 self.wrong(key, &format!("a whole number from 0 to {MAX_SIZE}"), value);
@@ -113,8 +89,7 @@ impl<'a> Keys<'a> {
     pub(crate) fn size_or(&mut self, key: &str, default: usize) -> usize {
         match self.opt_count(key) {
             Some(0) => {
-                self.faults
-                    .push(format!("`{}{key}` is 0; it must be at least 1", self.place));
+                self.faults.push(format!("`{}{key}` is 0; it must be at least 1", self.place));
                 1
             }
             Some(n) => n,
@@ -148,8 +123,7 @@ impl<'a> Keys<'a> {
         match self.opt_f64(key) {
             Some(n) if n > 0.0 => n,
             Some(n) => {
-                self.faults
-                    .push(format!("`{}{key}` is {n}; it must be above 0", self.place));
+                self.faults.push(format!("`{}{key}` is {n}; it must be above 0", self.place));
                 default
             }
             None => default,
@@ -198,10 +172,7 @@ impl<'a> Keys<'a> {
         };
         let mut ids = Vec::new();
         for item in items {
-            match (
-                item.as_i64(),
-                item.as_u64().and_then(|n| u32::try_from(n).ok()),
-            ) {
+            match (item.as_i64(), item.as_u64().and_then(|n| u32::try_from(n).ok())) {
                 (_, Some(id)) => {
                     if !ids.contains(&id) {
                         ids.push(id);

@@ -239,34 +239,26 @@ impl ModelConfig {
 
     /// Whether layer `layer` holds a mixture of experts.
     pub fn is_moe_layer(&self, layer: usize) -> bool {
-        self.moe.as_ref().is_some_and(|moe| {
-            layer >= moe.first_k_dense_replace && layer.is_multiple_of(moe.moe_layer_freq.max(1))
-        })
+        self.moe
+            .as_ref()
+            .is_some_and(|moe| layer >= moe.first_k_dense_replace && layer.is_multiple_of(moe.moe_layer_freq.max(1)))
     }
 
     /// Width of the rotated part of a head: `qk_rope_head_dim` with MLA, else `head_dim`.
     pub fn rotary_dim(&self) -> usize {
-        self.mla
-            .as_ref()
-            .map_or(self.head_dim, |mla| mla.qk_rope_head_dim)
+        self.mla.as_ref().map_or(self.head_dim, |mla| mla.qk_rope_head_dim)
     }
 
     /// Width of one query head and of one key.
     pub fn qk_head_dim(&self) -> usize {
-        self.mla
-            .as_ref()
-            .map_or(self.head_dim, MlaConfig::qk_head_dim)
+        self.mla.as_ref().map_or(self.head_dim, MlaConfig::qk_head_dim)
     }
 
     /// Factor on `q·k` before the softmax: `qk_head_dim^-1/2`, and with MLA and yarn times the
     /// square of the yarn factor of `mscale_all_dim`.
     pub fn softmax_scale(&self) -> f64 {
         let scale = (self.qk_head_dim() as f64).powf(-0.5);
-        if self.mla.is_some() {
-            scale * self.rope.softmax_factor()
-        } else {
-            scale
-        }
+        if self.mla.is_some() { scale * self.rope.softmax_factor() } else { scale }
     }
 
     /// Sets the stored dtype by its PyTorch name (`bfloat16`, `float32`) for the next

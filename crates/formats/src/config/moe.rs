@@ -41,8 +41,7 @@ pub(super) fn read(
         n_group,
         topk_group,
         norm_topk_prob: keys.bool_or("norm_topk_prob", v3),
-        routed_scaling_factor: keys
-            .positive_or("routed_scaling_factor", if v3 { 2.5 } else { 1.0 }),
+        routed_scaling_factor: keys.positive_or("routed_scaling_factor", if v3 { 2.5 } else { 1.0 }),
     };
     check(keys, &moe, layers);
     if architecture == DeepseekV2 && moe.norm_topk_prob {
@@ -59,16 +58,9 @@ fn gate(keys: &mut Keys<'_>, architecture: Architecture) -> (Scoring, TopkMethod
     let scoring_name = keys.opt_str("scoring_func");
     let wanted = if v3 { "sigmoid" } else { "softmax" };
     if let Some(other) = scoring_name.filter(|name| name != wanted) {
-        keys.fault(format!(
-            "`scoring_func` is `{other}`; {} scores with {wanted}",
-            architecture.model_type()
-        ));
+        keys.fault(format!("`scoring_func` is `{other}`; {} scores with {wanted}", architecture.model_type()));
     }
-    let scoring = if v3 {
-        Scoring::Sigmoid
-    } else {
-        Scoring::Softmax
-    };
+    let scoring = if v3 { Scoring::Sigmoid } else { Scoring::Softmax };
     let method = keys.opt_str("topk_method");
     let method = match (architecture, method.as_deref()) {
         (Architecture::DeepseekV3, None | Some("noaux_tc")) => TopkMethod::NoauxTc,
@@ -89,27 +81,15 @@ fn gate(keys: &mut Keys<'_>, architecture: Architecture) -> (Scoring, TopkMethod
 }
 
 fn check(keys: &mut Keys<'_>, moe: &MoeConfig, layers: usize) {
-    let MoeConfig {
-        n_routed_experts: e,
-        num_experts_per_tok: k,
-        n_group,
-        topk_group,
-        ..
-    } = *moe;
+    let MoeConfig { n_routed_experts: e, num_experts_per_tok: k, n_group, topk_group, .. } = *moe;
     if k > e {
-        keys.fault(format!(
-            "`num_experts_per_tok` {k} is more than `n_routed_experts` {e}"
-        ));
+        keys.fault(format!("`num_experts_per_tok` {k} is more than `n_routed_experts` {e}"));
     }
     if !e.is_multiple_of(n_group) {
-        keys.fault(format!(
-            "`n_group` {n_group} does not divide `n_routed_experts` {e}"
-        ));
+        keys.fault(format!("`n_group` {n_group} does not divide `n_routed_experts` {e}"));
     } else {
         if topk_group > n_group {
-            keys.fault(format!(
-                "`topk_group` {topk_group} is more than `n_group` {n_group}"
-            ));
+            keys.fault(format!("`topk_group` {topk_group} is more than `n_group` {n_group}"));
         }
         let reachable = topk_group.min(n_group).saturating_mul(e / n_group);
         if k > reachable && k <= e {
@@ -125,8 +105,6 @@ fn check(keys: &mut Keys<'_>, moe: &MoeConfig, layers: usize) {
         }
     }
     if layers.saturating_mul(e) > MAX_EXPERTS {
-        keys.fault(format!(
-            "{layers} layers of {e} experts are more than {MAX_EXPERTS} experts in all"
-        ));
+        keys.fault(format!("{layers} layers of {e} experts are more than {MAX_EXPERTS} experts in all"));
     }
 }

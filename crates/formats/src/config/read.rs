@@ -23,23 +23,15 @@ pub(super) fn read_dir(dir: &Path) -> Result<(ModelConfig, Vec<Issue>), FormatEr
     Ok((config, issues))
 }
 
-pub(super) fn from_bytes(
-    bytes: &[u8],
-    path: &Path,
-) -> Result<(ModelConfig, Vec<Issue>), FormatError> {
+pub(super) fn from_bytes(bytes: &[u8], path: &Path) -> Result<(ModelConfig, Vec<Issue>), FormatError> {
     from_value(&crate::json::parse(bytes, path)?, path)
 }
 
 fn architecture(value: &Value, path: &Path) -> Result<Architecture, FormatError> {
-    let unsupported = |message: String| FormatError::Unsupported {
-        path: path.to_owned(),
-        message,
-    };
+    let unsupported = |message: String| FormatError::Unsupported { path: path.to_owned(), message };
     const KNOWN: &str = "llama, qwen2, qwen3, deepseek, deepseek_v2 and deepseek_v3";
     let Some(model_type) = value.get("model_type").and_then(Value::as_str) else {
-        return Err(unsupported(format!(
-            "`model_type` is missing; this version reads {KNOWN}"
-        )));
+        return Err(unsupported(format!("`model_type` is missing; this version reads {KNOWN}")));
     };
     Ok(match model_type {
         "llama" => Architecture::Llama,
@@ -63,17 +55,12 @@ fn architecture(value: &Value, path: &Path) -> Result<Architecture, FormatError>
         }
         other => {
             let other: String = other.chars().take(60).collect();
-            return Err(unsupported(format!(
-                "model type `{other}` is not supported; this version reads {KNOWN}"
-            )));
+            return Err(unsupported(format!("model type `{other}` is not supported; this version reads {KNOWN}")));
         }
     })
 }
 
-pub(super) fn from_value(
-    value: &Value,
-    path: &Path,
-) -> Result<(ModelConfig, Vec<Issue>), FormatError> {
+pub(super) fn from_value(value: &Value, path: &Path) -> Result<(ModelConfig, Vec<Issue>), FormatError> {
     let Value::Object(map) = value else {
         return Err(FormatError::Config {
             path: path.to_owned(),
@@ -90,19 +77,11 @@ pub(super) fn from_value(
     if faults.is_empty() {
         Ok((config, issues))
     } else {
-        Err(FormatError::Config {
-            path: path.to_owned(),
-            faults: Faults(faults),
-        })
+        Err(FormatError::Config { path: path.to_owned(), faults: Faults(faults) })
     }
 }
 
-fn read_keys(
-    keys: &mut Keys<'_>,
-    architecture: Architecture,
-    value: &Value,
-    issues: &mut Vec<Issue>,
-) -> ModelConfig {
+fn read_keys(keys: &mut Keys<'_>, architecture: Architecture, value: &Value, issues: &mut Vec<Issue>) -> ModelConfig {
     let hidden_size = keys.size("hidden_size");
     let num_hidden_layers = keys.size("num_hidden_layers");
     let num_attention_heads = keys.size("num_attention_heads");
@@ -197,75 +176,49 @@ fn read_quantization(keys: &mut Keys<'_>) -> Option<Quantization> {
         ));
     }
     if let Some(fmt) = inner.opt_str("fmt").filter(|fmt| fmt != "e4m3") {
-        inner.fault(format!(
-            "`quantization_config.fmt` is `{fmt}`; only e4m3 is read"
-        ));
+        inner.fault(format!("`quantization_config.fmt` is `{fmt}`; only e4m3 is read"));
     }
-    let block = match inner
-        .get("weight_block_size")
-        .map(|v| v.as_array().map(Vec::as_slice))
-    {
+    let block = match inner.get("weight_block_size").map(|v| v.as_array().map(Vec::as_slice)) {
         None => [128, 128],
         Some(Some([rows, columns])) => {
-            let size = |v: &Value| {
-                v.as_u64()
-                    .and_then(|n| usize::try_from(n).ok())
-                    .filter(|n| (1..=1 << 20).contains(n))
-            };
+            let size =
+                |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=1 << 20).contains(n));
             match (size(rows), size(columns)) {
                 (Some(r), Some(c)) => [r, c],
                 _ => {
-                    inner.fault("`quantization_config.weight_block_size` must hold two numbers from 1 to 1048576".into());
+                    inner.fault(
+                        "`quantization_config.weight_block_size` must hold two numbers from 1 to 1048576".into(),
+                    );
                     [128, 128]
                 }
             }
         }
         Some(_) => {
-            inner.fault(
-                "`quantization_config.weight_block_size` must be a list of two numbers".into(),
-            );
+            inner.fault("`quantization_config.weight_block_size` must be a list of two numbers".into());
             [128, 128]
         }
     };
     let scale_fmt = inner.opt_str("scale_fmt");
     keys.take_faults(inner);
-    Some(Quantization {
-        weight_block_size: block,
-        scale_fmt,
-    })
+    Some(Quantization { weight_block_size: block, scale_fmt })
 }
 
 fn check(keys: &mut Keys<'_>, config: &ModelConfig) {
     let (heads, kv) = (config.num_attention_heads, config.num_key_value_heads);
     if config.mla.is_none() && !heads.is_multiple_of(kv) {
-        keys.fault(format!(
-            "`num_key_value_heads` {kv} does not divide `num_attention_heads` {heads}"
-        ));
+        keys.fault(format!("`num_key_value_heads` {kv} does not divide `num_attention_heads` {heads}"));
     }
     if !config.rotary_dim().is_multiple_of(2) {
-        let key = if config.mla.is_some() {
-            "qk_rope_head_dim"
-        } else {
-            "head_dim"
-        };
-        keys.fault(format!(
-            "`{key}` is {}; rotary position needs an even width",
-            config.rotary_dim()
-        ));
+        let key = if config.mla.is_some() { "qk_rope_head_dim" } else { "head_dim" };
+        keys.fault(format!("`{key}` is {}; rotary position needs an even width", config.rotary_dim()));
     }
     if config.num_hidden_layers > MAX_LAYERS {
-        keys.fault(format!(
-            "`num_hidden_layers` is {}; more than {MAX_LAYERS} are not read",
-            config.num_hidden_layers
-        ));
+        keys.fault(format!("`num_hidden_layers` is {}; more than {MAX_LAYERS} are not read", config.num_hidden_layers));
     }
     let vocab = config.vocab_size as u64;
-    let named = [("bos_token_id", config.bos_token_id)].into_iter().chain(
-        config
-            .eos_token_ids
-            .iter()
-            .map(|id| ("eos_token_id", Some(*id))),
-    );
+    let named = [("bos_token_id", config.bos_token_id)]
+        .into_iter()
+        .chain(config.eos_token_ids.iter().map(|id| ("eos_token_id", Some(*id))));
     for (key, id) in named {
         if let Some(id) = id
             && u64::from(id) >= vocab
@@ -277,10 +230,7 @@ fn check(keys: &mut Keys<'_>, config: &ModelConfig) {
 
 /// Keys that change the mathematics in a way this version does not compute.
 fn refuse_variants(keys: &mut Keys<'_>, config: &ModelConfig) {
-    if let Some(act) = keys
-        .opt_str("hidden_act")
-        .filter(|act| act != "silu" && act != "swish")
-    {
+    if let Some(act) = keys.opt_str("hidden_act").filter(|act| act != "silu" && act != "swish") {
         keys.fault(format!("`hidden_act` is `{act}`; only silu is supported"));
     }
     if keys.bool_or("use_sliding_window", false) {
@@ -289,35 +239,22 @@ fn refuse_variants(keys: &mut Keys<'_>, config: &ModelConfig) {
     if config.moe.is_some() && config.mlp_bias {
         keys.fault("`mlp_bias` is true; a mixture of experts with biases is not supported".into());
     }
-    if keys
-        .opt_f64("partial_rotary_factor")
-        .is_some_and(|f| f != 1.0)
-    {
+    if keys.opt_f64("partial_rotary_factor").is_some_and(|f| f != 1.0) {
         keys.fault("`partial_rotary_factor` other than 1 is not supported".into());
     }
     if let Some(Value::Array(kinds)) = keys.get("layer_types")
         && let Some(other) = kinds.iter().find(|k| k.as_str() != Some("full_attention"))
     {
         let other: String = other.to_string().chars().take(60).collect();
-        keys.fault(format!(
-            "`layer_types` holds `{other}`; only full_attention is supported"
-        ));
+        keys.fault(format!("`layer_types` holds `{other}`; only full_attention is supported"));
     }
     if let Some(Value::Array(kinds)) = keys.get("mlp_layer_types") {
         let agrees = kinds.len() == config.num_hidden_layers
             && kinds.iter().enumerate().all(|(layer, kind)| {
-                kind.as_str()
-                    == Some(if config.is_moe_layer(layer) {
-                        "sparse"
-                    } else {
-                        "dense"
-                    })
+                kind.as_str() == Some(if config.is_moe_layer(layer) { "sparse" } else { "dense" })
             });
         if !agrees {
-            keys.fault(
-                "`mlp_layer_types` disagrees with `first_k_dense_replace` and `moe_layer_freq`"
-                    .into(),
-            );
+            keys.fault("`mlp_layer_types` disagrees with `first_k_dense_replace` and `moe_layer_freq`".into());
         }
     }
 }

@@ -65,11 +65,7 @@ pub enum RopeScaling {
 
 /// `0.1 · weight · ln(factor) + 1`, 1 for factors up to 1 (YaRN §3.4 and DeepSeek-V2 code).
 pub fn yarn_mscale(factor: f64, weight: f64) -> f64 {
-    if factor > 1.0 {
-        0.1 * weight * factor.ln() + 1.0
-    } else {
-        1.0
-    }
+    if factor > 1.0 { 0.1 * weight * factor.ln() + 1.0 } else { 1.0 }
 }
 
 fn non_zero(value: Option<f64>) -> Option<f64> {
@@ -79,14 +75,7 @@ fn non_zero(value: Option<f64>) -> Option<f64> {
 impl RopeConfig {
     /// Factor on cos and sin.
     pub fn attention_factor(&self) -> f64 {
-        let RopeScaling::Yarn {
-            factor,
-            mscale,
-            mscale_all_dim,
-            attention_factor,
-            attn_factor,
-            ..
-        } = self.scaling
+        let RopeScaling::Yarn { factor, mscale, mscale_all_dim, attention_factor, attn_factor, .. } = self.scaling
         else {
             return 1.0;
         };
@@ -104,66 +93,39 @@ impl RopeConfig {
     /// without `mscale_all_dim`.
     pub fn softmax_factor(&self) -> f64 {
         match self.scaling {
-            RopeScaling::Yarn {
-                factor,
-                mscale_all_dim,
-                ..
-            } => non_zero(mscale_all_dim).map_or(1.0, |all| yarn_mscale(factor, all).powi(2)),
+            RopeScaling::Yarn { factor, mscale_all_dim, .. } => {
+                non_zero(mscale_all_dim).map_or(1.0, |all| yarn_mscale(factor, all).powi(2))
+            }
             _ => 1.0,
         }
     }
 }
 
 /// Reads the rope keys of a config; faults go to `keys`.
-pub(super) fn read(
-    keys: &mut Keys<'_>,
-    interleaved: bool,
-    max_position: usize,
-    issues: &mut Vec<Issue>,
-) -> RopeConfig {
+pub(super) fn read(keys: &mut Keys<'_>, interleaved: bool, max_position: usize, issues: &mut Vec<Issue>) -> RopeConfig {
     let flat_theta = keys.opt_f64("rope_theta");
-    let (name, table) = match (
-        keys.opt_object("rope_parameters"),
-        keys.opt_object("rope_scaling"),
-    ) {
+    let (name, table) = match (keys.opt_object("rope_parameters"), keys.opt_object("rope_scaling")) {
         (Some(new), _) => ("rope_parameters", Some(new)),
         (None, Some(old)) => ("rope_scaling", Some(old)),
         (None, None) => ("rope_scaling", None),
     };
     let Some(table) = table else {
         let theta = theta(keys, flat_theta, None);
-        return RopeConfig {
-            theta,
-            interleaved,
-            scaling: RopeScaling::Default,
-        };
+        return RopeConfig { theta, interleaved, scaling: RopeScaling::Default };
     };
     if table.values().any(Value::is_object) {
-        keys.fault(format!(
-            "`{name}` gives one table per layer type; only one rope for all layers is supported"
-        ));
-        return RopeConfig {
-            theta: 1e4,
-            interleaved,
-            scaling: RopeScaling::Default,
-        };
+        keys.fault(format!("`{name}` gives one table per layer type; only one rope for all layers is supported"));
+        return RopeConfig { theta: 1e4, interleaved, scaling: RopeScaling::Default };
     }
     let mut inner = Keys::nested(table, name);
     let inner_theta = inner.opt_f64("rope_theta");
     let scaling = scaling(&mut inner, name, max_position, issues);
-    if inner
-        .opt_f64("partial_rotary_factor")
-        .is_some_and(|f| f != 1.0)
-    {
+    if inner.opt_f64("partial_rotary_factor").is_some_and(|f| f != 1.0) {
         inner.fault("`partial_rotary_factor` other than 1 is not supported".into());
     }
     keys.take_faults(inner);
     let theta = theta(keys, flat_theta, inner_theta);
-    RopeConfig {
-        theta,
-        interleaved,
-        scaling,
-    }
+    RopeConfig { theta, interleaved, scaling }
 }
 
 fn theta(keys: &mut Keys<'_>, flat: Option<f64>, inner: Option<f64>) -> f64 {
@@ -172,25 +134,16 @@ fn theta(keys: &mut Keys<'_>, flat: Option<f64>, inner: Option<f64>) -> f64 {
     if let (Some(a), Some(b)) = (inner, flat)
         && a != b
     {
-        keys.fault(format!(
-            "`rope_theta` is {b} at the top and {a} in the rope table; keep one"
-        ));
+        keys.fault(format!("`rope_theta` is {b} at the top and {a} in the rope table; keep one"));
     }
     if !(theta.is_finite() && theta > 1.0) {
-        keys.fault(format!(
-            "`rope_theta` is {theta}; it must be a number above 1"
-        ));
+        keys.fault(format!("`rope_theta` is {theta}; it must be a number above 1"));
         return 1e4;
     }
     theta
 }
 
-fn scaling(
-    keys: &mut Keys<'_>,
-    name: &str,
-    max_position: usize,
-    issues: &mut Vec<Issue>,
-) -> RopeScaling {
+fn scaling(keys: &mut Keys<'_>, name: &str, max_position: usize, issues: &mut Vec<Issue>) -> RopeScaling {
     let kind = keys.opt_str("rope_type").or_else(|| keys.opt_str("type"));
     match kind.as_deref() {
         None | Some("default") => {
@@ -199,16 +152,12 @@ fn scaling(
             }
             RopeScaling::Default
         }
-        Some("linear") => RopeScaling::Linear {
-            factor: keys.positive("factor"),
-        },
+        Some("linear") => RopeScaling::Linear { factor: keys.positive("factor") },
         Some("llama3") => {
             let low = keys.positive("low_freq_factor");
             let high = keys.positive("high_freq_factor");
             if high <= low {
-                keys.fault(format!(
-                    "`high_freq_factor` {high} must be above `low_freq_factor` {low}"
-                ));
+                keys.fault(format!("`high_freq_factor` {high} must be above `low_freq_factor` {low}"));
             }
             RopeScaling::Llama3 {
                 factor: keys.positive("factor"),
@@ -236,10 +185,7 @@ fn yarn(keys: &mut Keys<'_>, max_position: usize, issues: &mut Vec<Issue>) -> Ro
     };
     let attention_factor = keys.opt_f64("attention_factor");
     let attn_factor = keys.opt_f64("attn_factor");
-    for (key, value) in [
-        ("attention_factor", attention_factor),
-        ("attn_factor", attn_factor),
-    ] {
+    for (key, value) in [("attention_factor", attention_factor), ("attn_factor", attn_factor)] {
         if value.is_some_and(|v| !(v.is_finite() && v > 0.0)) {
             keys.fault(format!("`{key}` must be a number above 0"));
         }
@@ -255,18 +201,14 @@ fn yarn(keys: &mut Keys<'_>, max_position: usize, issues: &mut Vec<Issue>) -> Ro
         attn_factor,
         truncate: keys.bool_or("truncate", true),
     };
-    let effective = RopeConfig {
-        theta: 1e4,
-        interleaved: false,
-        scaling: scaling.clone(),
-    };
+    let effective = RopeConfig { theta: 1e4, interleaved: false, scaling: scaling.clone() };
     match (attention_factor, attn_factor) {
         (Some(a), Some(b)) => issues.push(Issue::note(format!(
             "yarn: cos and sin are multiplied by `attention_factor` {a}; `attn_factor` {b} is not used"
         ))),
-        (Some(a), None) => issues.push(Issue::note(format!(
-            "yarn: cos and sin are multiplied by the file's `attention_factor` {a}"
-        ))),
+        (Some(a), None) => {
+            issues.push(Issue::note(format!("yarn: cos and sin are multiplied by the file's `attention_factor` {a}")))
+        }
         (None, Some(b)) => issues.push(Issue::note(format!(
             "yarn: cos and sin are multiplied by `attn_factor` {b} times the yarn factor, {:.6} in all, \
              as vLLM, SGLang and llama.cpp do; transformers ignores `attn_factor`",
@@ -292,19 +234,11 @@ pub(super) fn to_table(rope: &RopeConfig, with_theta: bool) -> Map<String, Value
             put("factor", (*factor).into());
             "linear"
         }
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_position_embeddings,
-        } => {
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
             put("factor", (*factor).into());
             put("low_freq_factor", (*low_freq_factor).into());
             put("high_freq_factor", (*high_freq_factor).into());
-            put(
-                "original_max_position_embeddings",
-                (*original_max_position_embeddings).into(),
-            );
+            put("original_max_position_embeddings", (*original_max_position_embeddings).into());
             "llama3"
         }
         RopeScaling::Yarn {
@@ -319,10 +253,7 @@ pub(super) fn to_table(rope: &RopeConfig, with_theta: bool) -> Map<String, Value
             truncate,
         } => {
             put("factor", (*factor).into());
-            put(
-                "original_max_position_embeddings",
-                (*original_max_position_embeddings).into(),
-            );
+            put("original_max_position_embeddings", (*original_max_position_embeddings).into());
             put("beta_fast", (*beta_fast).into());
             put("beta_slow", (*beta_slow).into());
             for (key, value) in [

@@ -28,10 +28,7 @@ pub(super) fn to_json(config: &ModelConfig) -> Value {
     put("tie_word_embeddings", config.tie_word_embeddings.into());
     put("attention_bias", config.o_bias.into());
     put("mlp_bias", config.mlp_bias.into());
-    put(
-        "max_position_embeddings",
-        config.max_position_embeddings.into(),
-    );
+    put("max_position_embeddings", config.max_position_embeddings.into());
     put("initializer_range", config.initializer_range.into());
     put("bos_token_id", json!(config.bos_token_id));
     put(
@@ -63,14 +60,7 @@ pub(super) fn to_json(config: &ModelConfig) -> Value {
     }
     if let Some(moe) = &config.moe {
         put("n_routed_experts", moe.n_routed_experts.into());
-        put(
-            "n_shared_experts",
-            if moe.n_shared_experts == 0 {
-                Value::Null
-            } else {
-                moe.n_shared_experts.into()
-            },
-        );
+        put("n_shared_experts", if moe.n_shared_experts == 0 { Value::Null } else { moe.n_shared_experts.into() });
         put("num_experts_per_tok", moe.num_experts_per_tok.into());
         put("moe_intermediate_size", moe.moe_intermediate_size.into());
         put("first_k_dense_replace", moe.first_k_dense_replace.into());
@@ -96,24 +86,18 @@ pub(super) fn to_json(config: &ModelConfig) -> Value {
             }
             .into(),
         );
-        put(
-            "num_nextn_predict_layers",
-            config.num_nextn_predict_layers.into(),
-        );
+        put("num_nextn_predict_layers", config.num_nextn_predict_layers.into());
     }
     match &config.quantization {
         None => {
             map.shift_remove("quantization_config");
         }
         Some(quantization) => {
-            let table = map.entry("quantization_config").or_insert_with(
-                || json!({"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}),
-            );
+            let table = map
+                .entry("quantization_config")
+                .or_insert_with(|| json!({"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}));
             if let Value::Object(table) = table {
-                table.insert(
-                    "weight_block_size".into(),
-                    json!(quantization.weight_block_size),
-                );
+                table.insert("weight_block_size".into(), json!(quantization.weight_block_size));
                 if let Some(fmt) = &quantization.scale_fmt {
                     table.insert("scale_fmt".into(), fmt.clone().into());
                 }

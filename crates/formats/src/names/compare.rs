@@ -21,27 +21,22 @@ pub fn compare(config: &ModelConfig, checkpoint: &Checkpoint) -> Vec<Issue> {
                 "tensor `{name}` of shape {shape:?} is missing{}",
                 hint_missing(config, checkpoint, &name)
             ))),
-            Some(info) if info.shape != shape => issues.push(Issue::error(format!(
-                "tensor `{name}`: expected shape {shape:?}, found {:?}",
-                info.shape
-            ))),
+            Some(info) if info.shape != shape => {
+                issues.push(Issue::error(format!("tensor `{name}`: expected shape {shape:?}, found {:?}", info.shape)))
+            }
             Some(info) if info.dtype == DType::F8E4M3 => {
                 check_scale(checkpoint, &name, &shape, &mut issues);
                 known.insert(format!("{name}_scale_inv"));
             }
-            Some(info) if !info.dtype.is_float() => issues.push(Issue::error(format!(
-                "tensor `{name}`: expected a float type, found {}",
-                info.dtype
-            ))),
+            Some(info) if !info.dtype.is_float() => {
+                issues.push(Issue::error(format!("tensor `{name}`: expected a float type, found {}", info.dtype)))
+            }
             Some(_) => {}
         }
         known.insert(name);
     }
     let (mut mtp, mut buffers) = (0usize, 0usize);
-    for info in checkpoint
-        .tensors()
-        .filter(|info| !known.contains(&info.name))
-    {
+    for info in checkpoint.tensors().filter(|info| !known.contains(&info.name)) {
         let name = &info.name;
         if is_mtp(config, name) {
             mtp += 1;
@@ -74,22 +69,16 @@ fn hint_missing(config: &ModelConfig, checkpoint: &Checkpoint, name: &str) -> St
     if name == "lm_head.weight" && checkpoint.info("model.embed_tokens.weight").is_some() {
         return "; if the head is the embedding, `tie_word_embeddings` must be true".into();
     }
-    let fused = name
-        .split(".experts.")
-        .next()
-        .map(|head| format!("{head}.experts.gate_up_proj"));
+    let fused = name.split(".experts.").next().map(|head| format!("{head}.experts.gate_up_proj"));
     if config.moe.is_some() && fused.is_some_and(|f| checkpoint.info(&f).is_some()) {
-        return "; the file holds fused experts, which only exist in memory of transformers 5"
-            .into();
+        return "; the file holds fused experts, which only exist in memory of transformers 5".into();
     }
     String::new()
 }
 
 fn check_scale(checkpoint: &Checkpoint, name: &str, shape: &[usize], issues: &mut Vec<Issue>) {
     let [rows, columns] = shape else {
-        issues.push(Issue::error(format!(
-            "tensor `{name}`: FP8 needs two dimensions, found {shape:?}"
-        )));
+        issues.push(Issue::error(format!("tensor `{name}`: FP8 needs two dimensions, found {shape:?}")));
         return;
     };
     let [block_rows, block_columns] = checkpoint.block_size();
@@ -104,20 +93,16 @@ fn check_scale(checkpoint: &Checkpoint, name: &str, shape: &[usize], issues: &mu
              found {:?}",
             info.shape
         ))),
-        Some(info) if !info.dtype.is_float() => issues.push(Issue::error(format!(
-            "tensor `{scale}`: expected a float type, found {}",
-            info.dtype
-        ))),
+        Some(info) if !info.dtype.is_float() => {
+            issues.push(Issue::error(format!("tensor `{scale}`: expected a float type, found {}", info.dtype)))
+        }
         Some(_) => {}
     }
 }
 
 /// A head stored beside the embedding it is tied to.
 fn tied_head(checkpoint: &Checkpoint) -> Issue {
-    let same = match (
-        checkpoint.bytes("lm_head.weight"),
-        checkpoint.bytes("model.embed_tokens.weight"),
-    ) {
+    let same = match (checkpoint.bytes("lm_head.weight"), checkpoint.bytes("model.embed_tokens.weight")) {
         (Ok(head), Ok(embedding)) => *head == *embedding,
         _ => false,
     };

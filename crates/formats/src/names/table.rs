@@ -90,19 +90,9 @@ impl Table<'_> {
 
     fn mlp(&mut self, path: &str, width: usize, bias: bool, component: Component) {
         let hidden = self.config.hidden_size;
-        self.linear(
-            &format!("{path}.gate_proj"),
-            [width, hidden],
-            bias,
-            component,
-        );
+        self.linear(&format!("{path}.gate_proj"), [width, hidden], bias, component);
         self.linear(&format!("{path}.up_proj"), [width, hidden], bias, component);
-        self.linear(
-            &format!("{path}.down_proj"),
-            [hidden, width],
-            bias,
-            component,
-        );
+        self.linear(&format!("{path}.down_proj"), [hidden, width], bias, component);
     }
 
     fn attention(&mut self, path: &str) {
@@ -110,30 +100,10 @@ impl Table<'_> {
         let (hidden, head) = (c.hidden_size, c.head_dim);
         let query = c.num_attention_heads.saturating_mul(head);
         let kv = c.num_key_value_heads.saturating_mul(head);
-        self.linear(
-            &format!("{path}.q_proj"),
-            [query, hidden],
-            c.attention_bias,
-            Component::AttnQ,
-        );
-        self.linear(
-            &format!("{path}.k_proj"),
-            [kv, hidden],
-            c.attention_bias,
-            Component::AttnKv,
-        );
-        self.linear(
-            &format!("{path}.v_proj"),
-            [kv, hidden],
-            c.attention_bias,
-            Component::AttnKv,
-        );
-        self.linear(
-            &format!("{path}.o_proj"),
-            [hidden, query],
-            c.o_bias,
-            Component::AttnO,
-        );
+        self.linear(&format!("{path}.q_proj"), [query, hidden], c.attention_bias, Component::AttnQ);
+        self.linear(&format!("{path}.k_proj"), [kv, hidden], c.attention_bias, Component::AttnKv);
+        self.linear(&format!("{path}.v_proj"), [kv, hidden], c.attention_bias, Component::AttnKv);
+        self.linear(&format!("{path}.o_proj"), [hidden, query], c.o_bias, Component::AttnO);
         if c.qk_norm {
             self.norm(&format!("{path}.q_norm"), head);
             self.norm(&format!("{path}.k_norm"), head);
@@ -146,22 +116,12 @@ impl Table<'_> {
         let query = heads.saturating_mul(mla.qk_head_dim());
         match mla.q_lora_rank {
             // the reference classes give a full-rank q_proj no bias
-            None => self.linear(
-                &format!("{path}.q_proj"),
-                [query, hidden],
-                false,
-                Component::MlaQ,
-            ),
+            None => self.linear(&format!("{path}.q_proj"), [query, hidden], false, Component::MlaQ),
             Some(rank) => {
                 let q_a = format!("{path}.q_a_proj");
                 self.linear(&q_a, [rank, hidden], c.attention_bias, Component::MlaQ);
                 self.norm(&format!("{path}.q_a_layernorm"), rank);
-                self.linear(
-                    &format!("{path}.q_b_proj"),
-                    [query, rank],
-                    false,
-                    Component::MlaQ,
-                );
+                self.linear(&format!("{path}.q_b_proj"), [query, rank], false, Component::MlaQ);
             }
         }
         let latent = mla.kv_lora_rank.saturating_add(mla.qk_rope_head_dim);
@@ -170,29 +130,14 @@ impl Table<'_> {
         self.norm(&format!("{path}.kv_a_layernorm"), mla.kv_lora_rank);
         let key_value = heads.saturating_mul(mla.qk_nope_head_dim.saturating_add(mla.v_head_dim));
         let kv_b = format!("{path}.kv_b_proj");
-        self.linear(
-            &kv_b,
-            [key_value, mla.kv_lora_rank],
-            false,
-            Component::MlaKv,
-        );
+        self.linear(&kv_b, [key_value, mla.kv_lora_rank], false, Component::MlaKv);
         let value = heads.saturating_mul(mla.v_head_dim);
-        self.linear(
-            &format!("{path}.o_proj"),
-            [hidden, value],
-            c.o_bias,
-            Component::AttnO,
-        );
+        self.linear(&format!("{path}.o_proj"), [hidden, value], c.o_bias, Component::AttnO);
     }
 
     fn mixture(&mut self, path: &str, moe: &MoeConfig) {
         let (experts, hidden) = (moe.n_routed_experts, self.config.hidden_size);
-        self.linear(
-            &format!("{path}.gate"),
-            [experts, hidden],
-            false,
-            Component::Router,
-        );
+        self.linear(&format!("{path}.gate"), [experts, hidden], false, Component::Router);
         if self.config.architecture == Architecture::DeepseekV3 {
             let name = format!("{path}.gate.e_score_correction_bias");
             self.put(name, &[experts], Component::RouterBias);
@@ -202,15 +147,8 @@ impl Table<'_> {
             self.mlp(&path, moe.moe_intermediate_size, false, Component::Routed);
         }
         if moe.n_shared_experts > 0 {
-            let width = moe
-                .n_shared_experts
-                .saturating_mul(moe.moe_intermediate_size);
-            self.mlp(
-                &format!("{path}.shared_experts"),
-                width,
-                false,
-                Component::Shared,
-            );
+            let width = moe.n_shared_experts.saturating_mul(moe.moe_intermediate_size);
+            self.mlp(&format!("{path}.shared_experts"), width, false, Component::Shared);
         }
     }
 
@@ -218,11 +156,7 @@ impl Table<'_> {
         let c = self.config;
         let hidden = c.hidden_size;
         let vocab_by_hidden = [c.vocab_size, hidden];
-        self.put(
-            "model.embed_tokens.weight".into(),
-            &vocab_by_hidden,
-            Component::Embed,
-        );
+        self.put("model.embed_tokens.weight".into(), &vocab_by_hidden, Component::Embed);
         for layer in 0..c.num_hidden_layers {
             let path = format!("model.layers.{layer}");
             self.norm(&format!("{path}.input_layernorm"), hidden);
@@ -249,13 +183,8 @@ impl Table<'_> {
 /// `[width]`, component. Multi-token-prediction layers are not listed; see [`is_mtp`].
 pub fn expected_tensors(config: &ModelConfig) -> Vec<(String, Vec<usize>, Component)> {
     let mut list = Vec::new();
-    let mut sink =
-        |name: String, shape: &[usize], component| list.push((name, shape.to_vec(), component));
-    Table {
-        config,
-        sink: &mut sink,
-    }
-    .walk();
+    let mut sink = |name: String, shape: &[usize], component| list.push((name, shape.to_vec(), component));
+    Table { config, sink: &mut sink }.walk();
     list
 }
 
@@ -267,11 +196,7 @@ pub fn parameters(config: &ModelConfig) -> BTreeMap<Component, u64> {
         let sum: &mut u64 = counts.entry(component).or_insert(0);
         *sum = sum.saturating_add(count);
     };
-    Table {
-        config,
-        sink: &mut sink,
-    }
-    .walk();
+    Table { config, sink: &mut sink }.walk();
     counts
 }
 
@@ -287,9 +212,8 @@ pub fn is_mtp(config: &ModelConfig, name: &str) -> bool {
     // a config that says 0 may still come with the one layer all V3 releases have
     let extra = config.num_nextn_predict_layers.max(1);
     config.architecture == Architecture::DeepseekV3
-        && layer_of(name).is_some_and(|layer| {
-            layer >= config.num_hidden_layers && layer - config.num_hidden_layers < extra
-        })
+        && layer_of(name)
+            .is_some_and(|layer| layer >= config.num_hidden_layers && layer - config.num_hidden_layers < extra)
 }
 
 /// Component of a tensor by its name, FP8 scales counted with their weight; `None` for a name no
@@ -302,9 +226,7 @@ pub fn component_of(config: &ModelConfig, name: &str) -> Option<Component> {
     if name.ends_with(".e_score_correction_bias") {
         return Some(Component::RouterBias);
     }
-    let module = name
-        .strip_suffix(".weight")
-        .or_else(|| name.strip_suffix(".bias"))?;
+    let module = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))?;
     let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", module));
     let mla = config.mla.is_some();
     Some(match leaf {

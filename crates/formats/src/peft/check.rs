@@ -31,12 +31,7 @@ pub(super) fn adapter<'a>(
     tensors: impl Iterator<Item = View<'a>>,
     path: &Path,
 ) -> Result<(), FormatError> {
-    let fail = |faults| {
-        Err(FormatError::Adapter {
-            path: path.to_owned(),
-            faults: Faults(faults),
-        })
-    };
+    let fail = |faults| Err(FormatError::Adapter { path: path.to_owned(), faults: Faults(faults) });
     let matcher = match Matcher::new(config) {
         Ok(matcher) => matcher,
         Err(faults) => return fail(faults),
@@ -47,10 +42,7 @@ pub(super) fn adapter<'a>(
     for tensor in tensors {
         count += 1;
         if !tensor.dtype.is_float() {
-            faults.push(format!(
-                "tensor `{}`: expected a float type, found {}",
-                tensor.name, tensor.dtype
-            ));
+            faults.push(format!("tensor `{}`: expected a float type, found {}", tensor.name, tensor.dtype));
         }
         let key = match parse_key(&matcher, tensor.name) {
             Ok(key) => key,
@@ -59,10 +51,7 @@ pub(super) fn adapter<'a>(
                 continue;
             }
         };
-        if matches!(
-            key,
-            AdapterKey::EmbeddingBase { .. } | AdapterKey::Saved { .. }
-        ) {
+        if matches!(key, AdapterKey::EmbeddingBase { .. } | AdapterKey::Saved { .. }) {
             continue;
         }
         let group = groups.entry(key.pattern_path()).or_default();
@@ -73,12 +62,8 @@ pub(super) fn adapter<'a>(
             AdapterKey::Magnitude { .. } => group.magnitude = shape,
             AdapterKey::EmbeddingA { .. } => (group.a, group.embedding) = (shape, true),
             AdapterKey::EmbeddingB { .. } => (group.b, group.embedding) = (shape, true),
-            AdapterKey::FusedExperts { side: Side::A, .. } => {
-                (group.a, group.fused) = (shape, true)
-            }
-            AdapterKey::FusedExperts { side: Side::B, .. } => {
-                (group.b, group.fused) = (shape, true)
-            }
+            AdapterKey::FusedExperts { side: Side::A, .. } => (group.a, group.fused) = (shape, true),
+            AdapterKey::FusedExperts { side: Side::B, .. } => (group.b, group.fused) = (shape, true),
             AdapterKey::EmbeddingBase { .. } | AdapterKey::Saved { .. } => {}
         }
     }
@@ -88,35 +73,20 @@ pub(super) fn adapter<'a>(
     for (module, group) in &groups {
         faults.extend(check_group(config, &matcher, module, group));
     }
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        fail(faults)
-    }
+    if faults.is_empty() { Ok(()) } else { fail(faults) }
 }
 
-fn check_group(
-    config: &AdapterConfig,
-    matcher: &Matcher,
-    module: &str,
-    group: &Group,
-) -> Vec<String> {
+fn check_group(config: &AdapterConfig, matcher: &Matcher, module: &str, group: &Group) -> Vec<String> {
     let mut faults = Vec::new();
     if !group.fused && !matcher.matches_target(module) {
-        faults.push(format!(
-            "`{module}` has tensors, but the configuration does not target it"
-        ));
+        faults.push(format!("`{module}` has tensors, but the configuration does not target it"));
     }
     match (config.use_dora, group.magnitude.is_some()) {
         (true, false) if !group.fused && !group.embedding => {
-            faults.push(format!(
-                "`{module}`: `use_dora` is true, but its magnitude is missing"
-            ));
+            faults.push(format!("`{module}`: `use_dora` is true, but its magnitude is missing"));
         }
         (false, true) => {
-            faults.push(format!(
-                "`{module}` has a magnitude, but `use_dora` is false"
-            ));
+            faults.push(format!("`{module}` has a magnitude, but `use_dora` is false"));
         }
         (true, _) if group.embedding => {
             faults.push(format!("`{module}`: DoRA of an embedding is not supported"));
@@ -129,35 +99,22 @@ fn check_group(
         return faults;
     };
     let (&[rows, _], &[out, columns]) = (a.as_slice(), b.as_slice()) else {
-        faults.push(format!(
-            "`{module}`: factors must be matrices, found {a:?} and {b:?}"
-        ));
+        faults.push(format!("`{module}`: factors must be matrices, found {a:?} and {b:?}"));
         return faults;
     };
     let (r, _) = matcher.rank_alpha_for(module);
-    let agrees = if group.fused {
-        rows == columns && rows > 0 && rows.is_multiple_of(r)
-    } else {
-        rows == r && columns == r
-    };
+    let agrees =
+        if group.fused { rows == columns && rows > 0 && rows.is_multiple_of(r) } else { rows == r && columns == r };
     if !agrees {
-        let times = if group.fused {
-            "a multiple of rank"
-        } else {
-            "rank"
-        };
-        faults.push(format!(
-            "`{module}`: expected {times} {r}, found factors {a:?} and {b:?}"
-        ));
+        let times = if group.fused { "a multiple of rank" } else { "rank" };
+        faults.push(format!("`{module}`: expected {times} {r}, found factors {a:?} and {b:?}"));
     }
     if let Some(magnitude) = &group.magnitude
         && magnitude.as_slice() != [out]
         // older versions of PEFT keep a second dimension of 1
         && magnitude.as_slice() != [1, out]
     {
-        faults.push(format!(
-            "`{module}`: expected a magnitude of [{out}], found {magnitude:?}"
-        ));
+        faults.push(format!("`{module}`: expected a magnitude of [{out}], found {magnitude:?}"));
     }
     faults
 }

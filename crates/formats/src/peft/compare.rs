@@ -22,10 +22,8 @@ pub fn compare(
         Ok(matcher) => matcher,
         Err(faults) => return faults.into_iter().map(Issue::error).collect(),
     };
-    let table: BTreeMap<String, (Vec<usize>, Component)> = expected_tensors(model)
-        .into_iter()
-        .map(|(n, s, c)| (n, (s, c)))
-        .collect();
+    let table: BTreeMap<String, (Vec<usize>, Component)> =
+        expected_tensors(model).into_iter().map(|(n, s, c)| (n, (s, c))).collect();
     let mut issues = Vec::new();
     let mut adapted = BTreeSet::new();
     for info in adapter.tensors() {
@@ -36,19 +34,14 @@ pub fn compare(
                 continue;
             }
         };
-        let weight = table
-            .get(&format!("{}.weight", key.module()))
-            .map(|(shape, _)| shape.as_slice());
+        let weight = table.get(&format!("{}.weight", key.module())).map(|(shape, _)| shape.as_slice());
         if let Err(text) = fits(&key, &info.shape, weight, &table, model) {
             issues.push(Issue::error(format!("tensor `{}`: {text}", info.name)));
         }
         if matches!(key, AdapterKey::EmbeddingBase { .. }) {
             issues.extend(same_embedding(&info.name, &key, adapter, base));
         }
-        if !matches!(
-            key,
-            AdapterKey::EmbeddingBase { .. } | AdapterKey::Saved { .. }
-        ) {
+        if !matches!(key, AdapterKey::EmbeddingBase { .. } | AdapterKey::Saved { .. }) {
             adapted.insert(key.pattern_path());
         }
     }
@@ -65,12 +58,7 @@ fn fits(
     table: &Table,
     model: &ModelConfig,
 ) -> Result<(), String> {
-    if let AdapterKey::FusedExperts {
-        module,
-        parameter,
-        side,
-    } = key
-    {
+    if let AdapterKey::FusedExperts { module, parameter, side } = key {
         return fits_experts(module, parameter, *side, shape, table, model);
     }
     if let AdapterKey::Saved { module, tensor } = key {
@@ -84,9 +72,7 @@ fn fits(
     }
     let module = key.module();
     let Some(&[out, width]) = weight else {
-        return Err(format!(
-            "the model has no linear layer or embedding `{module}`"
-        ));
+        return Err(format!("the model has no linear layer or embedding `{module}`"));
     };
     let embedding = module.ends_with("embed_tokens");
     let (what, expected, found) = match key {
@@ -98,22 +84,13 @@ fn fits(
         AdapterKey::EmbeddingBase { .. } if shape == [out, width] => return Ok(()),
         _ => return Err(format!("expected shape [{out}, {width}], found {shape:?}")),
     };
-    if embedding
-        && !matches!(
-            key,
-            AdapterKey::EmbeddingA { .. } | AdapterKey::EmbeddingB { .. }
-        )
-    {
-        return Err(format!(
-            "`{module}` is an embedding, whose factors are `lora_embedding_A` and `_B`"
-        ));
+    if embedding && !matches!(key, AdapterKey::EmbeddingA { .. } | AdapterKey::EmbeddingB { .. }) {
+        return Err(format!("`{module}` is an embedding, whose factors are `lora_embedding_A` and `_B`"));
     }
     if found == Some(&expected) {
         Ok(())
     } else {
-        Err(format!(
-            "expected {what} {expected} of `{module}`, found shape {shape:?}"
-        ))
+        Err(format!("expected {what} {expected} of `{module}`, found shape {shape:?}"))
     }
 }
 
@@ -129,11 +106,7 @@ fn fits_experts(
     let (Some(moe), true) = (&model.moe, table.contains_key(&first)) else {
         return Err(format!("the model has no routed experts at `{module}`"));
     };
-    let (hidden, inner, experts) = (
-        model.hidden_size,
-        moe.moe_intermediate_size,
-        moe.n_routed_experts,
-    );
+    let (hidden, inner, experts) = (model.hidden_size, moe.moe_intermediate_size, moe.n_routed_experts);
     let (input, output) = match parameter {
         "down_proj" => (inner, hidden),
         _ => (hidden, inner.saturating_mul(2)), // gate rows, then up rows
@@ -153,33 +126,19 @@ fn fits_experts(
              experts; load and save the adapter with PEFT 0.21"
         ));
     }
-    Err(format!(
-        "expected width {expected} and a multiple of {experts} experts, found shape {shape:?}"
-    ))
+    Err(format!("expected width {expected} and a multiple of {experts} experts, found shape {shape:?}"))
 }
 
-fn same_embedding(
-    name: &str,
-    key: &AdapterKey,
-    adapter: &Checkpoint,
-    base: Option<&Checkpoint>,
-) -> Option<Issue> {
+fn same_embedding(name: &str, key: &AdapterKey, adapter: &Checkpoint, base: Option<&Checkpoint>) -> Option<Issue> {
     let weight = format!("{}.weight", key.module());
     let (copy, own) = (adapter.to_f32(name).ok()?, base?.to_f32(&weight).ok()?);
     (copy != own).then(|| {
-        Issue::error(format!(
-            "tensor `{name}`: this copy of the embedding differs from the base's `{weight}`"
-        ))
+        Issue::error(format!("tensor `{name}`: this copy of the embedding differs from the base's `{weight}`"))
     })
 }
 
 /// What the configuration targets and the file does not have.
-fn left_out(
-    matcher: &Matcher,
-    table: &Table,
-    model: &ModelConfig,
-    adapted: &BTreeSet<String>,
-) -> Vec<Issue> {
+fn left_out(matcher: &Matcher, table: &Table, model: &ModelConfig, adapted: &BTreeSet<String>) -> Vec<Issue> {
     let mut issues = Vec::new();
     let modules = || {
         table.iter().filter_map(|(name, (shape, component))| {
@@ -199,9 +158,7 @@ fn left_out(
     }
     let layers = (0..model.num_hidden_layers).filter(|layer| model.is_moe_layer(*layer));
     let lost: Vec<String> = layers
-        .flat_map(|layer| {
-            ["gate_up_proj", "down_proj"].map(|p| format!("model.layers.{layer}.mlp.experts.{p}"))
-        })
+        .flat_map(|layer| ["gate_up_proj", "down_proj"].map(|p| format!("model.layers.{layer}.mlp.experts.{p}")))
         .filter(|path| matcher.matches_parameter(path) && !adapted.contains(path))
         .collect();
     if let Some(first) = lost.first() {
@@ -210,9 +167,7 @@ fn left_out(
             lost.len()
         )));
     }
-    let fused = adapted
-        .iter()
-        .any(|path| path.ends_with(".experts.gate_up_proj"));
+    let fused = adapted.iter().any(|path| path.ends_with(".experts.gate_up_proj"));
     let beside = modules().any(|(module, component)| {
         matches!(component, Component::Dense | Component::Shared) && adapted.contains(module)
     });

@@ -103,44 +103,24 @@ impl Default for AdapterConfig {
 /// Whole numbers without a decimal point: several readers parse `lora_alpha` as an integer.
 fn number(value: f64) -> Value {
     // 2^53: every whole f64 below is an exact i64
-    if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 {
-        (value as i64).into()
-    } else {
-        value.into()
-    }
+    if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 { (value as i64).into() } else { value.into() }
 }
 
 fn list_or_null(items: &[String]) -> Value {
-    if items.is_empty() {
-        Value::Null
-    } else {
-        json!(items)
-    }
+    if items.is_empty() { Value::Null } else { json!(items) }
 }
 
 impl AdapterConfig {
     /// `alpha / r`, or `alpha / √r` with rank-stabilised scaling.
     pub fn scaling(&self, r: usize, alpha: f64) -> f64 {
         let r = r.max(1) as f64;
-        if self.use_rslora {
-            alpha / r.sqrt()
-        } else {
-            alpha / r
-        }
+        if self.use_rslora { alpha / r.sqrt() } else { alpha / r }
     }
 
     /// The file as PEFT 0.21 writes it: all of its keys, sorted.
     pub fn to_json(&self) -> Value {
-        let ranks: Map<String, Value> = self
-            .rank_pattern
-            .iter()
-            .map(|(k, r)| (k.clone(), (*r).into()))
-            .collect();
-        let alphas: Map<String, Value> = self
-            .alpha_pattern
-            .iter()
-            .map(|(k, a)| (k.clone(), number(*a)))
-            .collect();
+        let ranks: Map<String, Value> = self.rank_pattern.iter().map(|(k, r)| (k.clone(), (*r).into())).collect();
+        let alphas: Map<String, Value> = self.alpha_pattern.iter().map(|(k, a)| (k.clone(), number(*a))).collect();
         let layers_pattern = match self.layers_pattern.as_slice() {
             [] => Value::Null,
             [one] => one.clone().into(),
@@ -154,10 +134,7 @@ impl AdapterConfig {
             put(key, Value::Null);
         }
         put("alpha_pattern", alphas.into());
-        put(
-            "base_model_name_or_path",
-            json!(self.base_model_name_or_path),
-        );
+        put("base_model_name_or_path", json!(self.base_model_name_or_path));
         put("bias", "none".into());
         put("ensure_weight_tying", false.into());
         put("exclude_modules", self.exclude_modules.to_json());
@@ -187,9 +164,6 @@ impl AdapterConfig {
         // the order inside rank_pattern and alpha_pattern decides ties and stays as it is
         let mut keys: Vec<String> = map.keys().cloned().collect();
         keys.sort();
-        keys.into_iter()
-            .filter_map(|key| map.remove_entry(&key))
-            .collect::<Map<_, _>>()
-            .into()
+        keys.into_iter().filter_map(|key| map.remove_entry(&key)).collect::<Map<_, _>>().into()
     }
 }

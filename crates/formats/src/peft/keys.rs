@@ -85,9 +85,7 @@ impl AdapterKey {
     /// fused experts.
     pub fn pattern_path(&self) -> String {
         match self {
-            Self::FusedExperts {
-                module, parameter, ..
-            } => format!("{module}.{parameter}"),
+            Self::FusedExperts { module, parameter, .. } => format!("{module}.{parameter}"),
             other => other.module().to_owned(),
         }
     }
@@ -97,10 +95,7 @@ impl AdapterKey {
 /// of their names, and the first wrap ends up innermost after the second went around it.
 fn wrapped(matcher: &Matcher, module: &str) -> Vec<&'static str> {
     let candidates = ["down_proj", "gate_up_proj"]; // outer first when both are targeted
-    candidates
-        .into_iter()
-        .filter(|p| matcher.matches_parameter(&format!("{module}.{p}")))
-        .collect()
+    candidates.into_iter().filter(|p| matcher.matches_parameter(&format!("{module}.{p}"))).collect()
 }
 
 fn fused(matcher: &Matcher, module: &str, nested: bool, side: Side) -> Result<AdapterKey, String> {
@@ -116,11 +111,7 @@ fn fused(matcher: &Matcher, module: &str, nested: bool, side: Side) -> Result<Ad
             ));
         }
     };
-    Ok(AdapterKey::FusedExperts {
-        module: module.to_owned(),
-        parameter,
-        side,
-    })
+    Ok(AdapterKey::FusedExperts { module: module.to_owned(), parameter, side })
 }
 
 /// Reads one tensor name.
@@ -154,20 +145,14 @@ pub fn parse_key(matcher: &Matcher, name: &str) -> Result<AdapterKey, String> {
     // older versions of PEFT store the magnitude as a module with a weight
     for suffix in [".lora_magnitude_vector", ".lora_magnitude_vector.weight"] {
         if let Some(module) = path.strip_suffix(suffix) {
-            return Ok(AdapterKey::Magnitude {
-                module: own(module),
-            });
+            return Ok(AdapterKey::Magnitude { module: own(module) });
         }
     }
     if let Some(module) = path.strip_suffix(".lora_embedding_A") {
-        return Ok(AdapterKey::EmbeddingA {
-            module: own(module),
-        });
+        return Ok(AdapterKey::EmbeddingA { module: own(module) });
     }
     if let Some(module) = path.strip_suffix(".lora_embedding_B") {
-        return Ok(AdapterKey::EmbeddingB {
-            module: own(module),
-        });
+        return Ok(AdapterKey::EmbeddingB { module: own(module) });
     }
     for (part, feature) in [
         (".lora_B.bias", "`lora_bias`"),
@@ -183,9 +168,7 @@ pub fn parse_key(matcher: &Matcher, name: &str) -> Result<AdapterKey, String> {
     }
     if let Some(module) = path.strip_suffix(".base_layer.weight") {
         if module.ends_with("embed_tokens") {
-            return Ok(AdapterKey::EmbeddingBase {
-                module: own(module),
-            });
+            return Ok(AdapterKey::EmbeddingBase { module: own(module) });
         }
         return Err("a base weight in an adapter file".into());
     }
@@ -196,10 +179,7 @@ pub fn parse_key(matcher: &Matcher, name: &str) -> Result<AdapterKey, String> {
         // PEFT stores embedding and head whole, unasked, when the vocabulary was resized
         let vocabulary = module == "lm_head" || module.ends_with("embed_tokens");
         if matcher.is_saved(module) || vocabulary {
-            return Ok(AdapterKey::Saved {
-                module: own(module),
-                tensor,
-            });
+            return Ok(AdapterKey::Saved { module: own(module), tensor });
         }
         return Err("a whole tensor whose module `modules_to_save` does not name".into());
     }
@@ -222,11 +202,7 @@ pub fn parse_keys<'a>(
             Err(reason) => faults.push(format!("tensor `{name}`: {reason}")),
         }
     }
-    if faults.is_empty() {
-        Ok(keys)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(keys) } else { Err(faults) }
 }
 
 /// The tensor name PEFT gives a key. `matcher` decides how deep fused experts are nested.
@@ -243,11 +219,7 @@ pub fn format_key(matcher: &Matcher, key: &AdapterKey) -> String {
         AdapterKey::EmbeddingB { module } => format!("{module}.lora_embedding_B"),
         AdapterKey::EmbeddingBase { module } => format!("{module}.base_layer.weight"),
         AdapterKey::Saved { module, tensor } => format!("{module}.{tensor}"),
-        AdapterKey::FusedExperts {
-            module,
-            parameter,
-            side: s,
-        } => {
+        AdapterKey::FusedExperts { module, parameter, side: s } => {
             let nested = match wrapped(matcher, module).as_slice() {
                 [_, inner] => inner == parameter,
                 _ => false,

@@ -46,10 +46,8 @@ impl AdapterConfig {
     /// As [`AdapterConfig::read`].
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, FormatError> {
         let value = crate::json::parse(bytes, path)?;
-        read_config::from_value(&value).map_err(|faults| FormatError::Adapter {
-            path: path.to_owned(),
-            faults: Faults(faults),
-        })
+        read_config::from_value(&value)
+            .map_err(|faults| FormatError::Adapter { path: path.to_owned(), faults: Faults(faults) })
     }
 
     /// The compiled rules of this configuration.
@@ -57,10 +55,7 @@ impl AdapterConfig {
     /// # Errors
     /// Patterns that this reader's regular expressions do not have (look-around, back-references).
     pub fn matcher(&self) -> Result<Matcher, FormatError> {
-        Matcher::new(self).map_err(|faults| FormatError::Adapter {
-            path: CONFIG_NAME.into(),
-            faults: Faults(faults),
-        })
+        Matcher::new(self).map_err(|faults| FormatError::Adapter { path: CONFIG_NAME.into(), faults: Faults(faults) })
     }
 }
 
@@ -75,16 +70,11 @@ pub fn read(dir: &Path) -> Result<(AdapterConfig, Checkpoint), FormatError> {
     if !path.exists() {
         let bin = dir.join("adapter_model.bin").exists();
         let text = if bin {
-            format!(
-                "`{WEIGHTS_NAME}` is missing; the PyTorch pickle `adapter_model.bin` is not read"
-            )
+            format!("`{WEIGHTS_NAME}` is missing; the PyTorch pickle `adapter_model.bin` is not read")
         } else {
             format!("`{WEIGHTS_NAME}` is missing")
         };
-        return Err(FormatError::Adapter {
-            path: dir.to_owned(),
-            faults: Faults(vec![text]),
-        });
+        return Err(FormatError::Adapter { path: dir.to_owned(), faults: Faults(vec![text]) });
     }
     let tensors = Checkpoint::open_file(&path)?;
     check::adapter(&config, tensors.tensors().map(view), &path)?;
@@ -92,11 +82,7 @@ pub fn read(dir: &Path) -> Result<(AdapterConfig, Checkpoint), FormatError> {
 }
 
 fn view(info: &TensorInfo) -> check::View<'_> {
-    check::View {
-        name: &info.name,
-        dtype: info.dtype,
-        shape: &info.shape,
-    }
+    check::View { name: &info.name, dtype: info.dtype, shape: &info.shape }
 }
 
 /// Writes an adapter folder as PEFT lays it out: the tensors first, then the configuration, each
@@ -104,23 +90,12 @@ fn view(info: &TensorInfo) -> check::View<'_> {
 ///
 /// # Errors
 /// As [`read`], or a refusal of the disk.
-pub fn write(
-    dir: &Path,
-    config: &AdapterConfig,
-    tensors: &[TensorOut<'_>],
-) -> Result<(), FormatError> {
+pub fn write(dir: &Path, config: &AdapterConfig, tensors: &[TensorOut<'_>]) -> Result<(), FormatError> {
     let path = dir.join(WEIGHTS_NAME);
-    let views = tensors.iter().map(|t| check::View {
-        name: &t.name,
-        dtype: t.dtype,
-        shape: &t.shape,
-    });
+    let views = tensors.iter().map(|t| check::View { name: &t.name, dtype: t.dtype, shape: &t.shape });
     check::adapter(config, views, &path)?;
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write_file(&path, tensors, &metadata)?;
     let text = format!("{:#}\n", config.to_json());
-    Ok(loar_artifact::write_atomic(
-        &dir.join(CONFIG_NAME),
-        text.as_bytes(),
-    )?)
+    Ok(loar_artifact::write_atomic(&dir.join(CONFIG_NAME), text.as_bytes())?)
 }

@@ -34,24 +34,15 @@ impl Pattern {
                 let mut rest = path.chars().rev();
                 // a dot of a pattern stands for any character but a line end
                 let same = |p: char, c: char| p == c || (p == '.' && c != '\n');
-                name.chars()
-                    .rev()
-                    .all(|p| rest.next().is_some_and(|c| same(p, c)))
+                name.chars().rev().all(|p| rest.next().is_some_and(|c| same(p, c)))
                     && rest.next().is_none_or(|c| c == '.')
             }
         }
     }
 }
 
-fn patterns<T: Copy>(
-    key: &str,
-    entries: &[(String, T)],
-    faults: &mut Vec<String>,
-) -> Vec<(Pattern, T)> {
-    let is_name = |text: &str| {
-        text.chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
-    };
+fn patterns<T: Copy>(key: &str, entries: &[(String, T)], faults: &mut Vec<String>) -> Vec<(Pattern, T)> {
+    let is_name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
     let regexes = entries.iter().filter(|(text, _)| !is_name(text)).count();
     if entries.len() > MAX_PATTERNS || regexes > MAX_REGEXES {
         faults.push(format!(
@@ -104,20 +95,11 @@ pub struct Matcher {
 /// Compiles `before (pattern) after`; the pattern must be valid on its own, so that its brackets
 /// cannot reach outside. Capture groups of `before` and `after` come first.
 fn compile(key: &str, before: &str, pattern: &str, after: &str) -> Result<Regex, String> {
-    let build = |text: &str| {
-        RegexBuilder::new(text)
-            .size_limit(MAX_REGEX_BYTES)
-            .dfa_size_limit(MAX_CACHE_BYTES)
-            .build()
-    };
+    let build =
+        |text: &str| RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).dfa_size_limit(MAX_CACHE_BYTES).build();
     let explain = |e: regex::Error| {
         let text = e.to_string();
-        let reason = text
-            .lines()
-            .last()
-            .unwrap_or("")
-            .trim()
-            .trim_start_matches("error: ");
+        let reason = text.lines().last().unwrap_or("").trim().trim_start_matches("error: ");
         let shown: String = pattern.chars().take(80).collect();
         format!(
             "`{key}`: pattern `{shown}` cannot be read: {reason}; write it without look-around and \
@@ -144,8 +126,7 @@ fn rule(key: &str, targets: &Targets, faults: &mut Vec<String>) -> Rule {
 }
 
 fn is_or_ends_with(path: &str, name: &str) -> bool {
-    path.strip_suffix(name)
-        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// A linear layer of the families here that is neither the head nor the router.
@@ -172,9 +153,7 @@ impl Matcher {
         let excluded = rule("exclude_modules", &config.exclude_modules, &mut faults);
         let mut all = |key: &str, before: &str, patterns: &[&str], after: &str| -> Vec<Regex> {
             let compiled = patterns.iter().map(|p| compile(key, before, p, after));
-            compiled
-                .filter_map(|r| r.map_err(|fault| faults.push(fault)).ok())
-                .collect()
+            compiled.filter_map(|r| r.map_err(|fault| faults.push(fault)).ok()).collect()
         };
         let saved = config.modules_to_save.clone();
         let texts: Vec<&str> = saved.iter().map(String::as_str).collect();
@@ -217,10 +196,7 @@ impl Matcher {
             // a path given in full is taken whatever its layer
             (Rule::Names(names), Some(_)) if names.iter().any(|name| name == path) => true,
             (Rule::Names(_), Some(layers)) => {
-                self.targets.matches(path)
-                    && self
-                        .layer_of(path)
-                        .is_some_and(|layer| layers.contains(&layer))
+                self.targets.matches(path) && self.layer_of(path).is_some_and(|layer| layers.contains(&layer))
             }
             _ => self.targets.matches(path),
         }
@@ -231,20 +207,12 @@ impl Matcher {
             .iter()
             .find_map(|regex| regex.captures(path))
             // the index is the last group: a pattern may bring groups of its own
-            .and_then(|groups| {
-                groups
-                    .iter()
-                    .flatten()
-                    .last()
-                    .and_then(|m| m.as_str().parse().ok())
-            })
+            .and_then(|groups| groups.iter().flatten().last().and_then(|m| m.as_str().parse().ok()))
     }
 
     /// Whether a parameter that is no module (`….mlp.experts.gate_up_proj`) gets A and B.
     pub fn matches_parameter(&self, path: &str) -> bool {
-        self.parameters
-            .iter()
-            .any(|name| is_or_ends_with(path, name))
+        self.parameters.iter().any(|name| is_or_ends_with(path, name))
     }
 
     /// Whether a module is stored whole. PEFT compares the ends of names without a dot, so `norm`
@@ -256,24 +224,14 @@ impl Matcher {
     /// Rank and alpha of a module or parameter; the first pattern that fits counts.
     pub fn rank_alpha_for(&self, path: &str) -> (usize, f64) {
         let rank = self.ranks.iter().find(|(pattern, _)| pattern.matches(path));
-        let alpha = self
-            .alphas
-            .iter()
-            .find(|(pattern, _)| pattern.matches(path));
-        (
-            rank.map_or(self.r, |(_, r)| *r),
-            alpha.map_or(self.alpha, |(_, a)| *a),
-        )
+        let alpha = self.alphas.iter().find(|(pattern, _)| pattern.matches(path));
+        (rank.map_or(self.r, |(_, r)| *r), alpha.map_or(self.alpha, |(_, a)| *a))
     }
 
     /// Factor on B·A of a module or parameter: `alpha / r`, or `alpha / √r` with rsLoRA.
     pub fn scaling_for(&self, path: &str) -> f64 {
         let (r, alpha) = self.rank_alpha_for(path);
         let r = r.max(1) as f64;
-        if self.rslora {
-            alpha / r.sqrt()
-        } else {
-            alpha / r
-        }
+        if self.rslora { alpha / r.sqrt() } else { alpha / r }
     }
 }

@@ -65,18 +65,13 @@ pub(super) fn from_value(value: &Value) -> Result<AdapterConfig, Vec<String>> {
         Some("LORA") => {}
         Some(other) => {
             // another method: its keys mean nothing here
-            return Err(vec![format!(
-                "`peft_type` is `{}`; only LORA is supported",
-                clip(other)
-            )]);
+            return Err(vec![format!("`peft_type` is `{}`; only LORA is supported", clip(other))]);
         }
         None => keys.fault("`peft_type` is missing; expected LORA".into()),
     }
     let dropout = keys.opt_f64("lora_dropout").unwrap_or(0.0);
     if !(0.0..1.0).contains(&dropout) {
-        keys.fault(format!(
-            "`lora_dropout` is {dropout}; expected 0 up to but not including 1"
-        ));
+        keys.fault(format!("`lora_dropout` is {dropout}; expected 0 up to but not including 1"));
     }
     let config = AdapterConfig {
         base_model_name_or_path: keys.opt_str("base_model_name_or_path"),
@@ -96,10 +91,7 @@ pub(super) fn from_value(value: &Value) -> Result<AdapterConfig, Vec<String>> {
         modules_to_save: strings(&mut keys, "modules_to_save"),
         layers_to_transform: layers(&mut keys),
         layers_pattern: strings(&mut keys, "layers_pattern"),
-        init_lora_weights: map
-            .get("init_lora_weights")
-            .cloned()
-            .unwrap_or(Value::Bool(true)),
+        init_lora_weights: map.get("init_lora_weights").cloned().unwrap_or(Value::Bool(true)),
         inference_mode: keys.bool_or("inference_mode", false),
     };
     refuse(&mut keys, map, &config);
@@ -107,11 +99,7 @@ pub(super) fn from_value(value: &Value) -> Result<AdapterConfig, Vec<String>> {
         faults.into_iter().for_each(|f| keys.fault(f));
     }
     let faults = keys.faults();
-    if faults.is_empty() {
-        Ok(config)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
 
 fn clip(text: &str) -> String {
@@ -130,17 +118,9 @@ fn is_set(value: &Value) -> bool {
 }
 
 fn refuse(keys: &mut Keys<'_>, map: &Map<String, Value>, config: &AdapterConfig) {
-    let unsupported = |key: &str, value: &Value| {
-        format!(
-            "`{key}` is `{}`, which is not supported",
-            clip(&value.to_string())
-        )
-    };
-    let init = config
-        .init_lora_weights
-        .as_str()
-        .unwrap_or_default()
-        .to_lowercase();
+    let unsupported =
+        |key: &str, value: &Value| format!("`{key}` is `{}`, which is not supported", clip(&value.to_string()));
+    let init = config.init_lora_weights.as_str().unwrap_or_default().to_lowercase();
     for (key, value) in map {
         let key = key.as_str();
         let fault = match key {
@@ -180,9 +160,7 @@ fn refuse(keys: &mut Keys<'_>, map: &Map<String, Value>, config: &AdapterConfig)
     if config.layers_to_transform.is_none() && !config.layers_pattern.is_empty() {
         keys.fault("`layers_pattern` is given without `layers_to_transform`".into());
     }
-    if config.layers_to_transform.is_some()
-        && !matches!(config.target_modules, Targets::Names(_) | Targets::None)
-    {
+    if config.layers_to_transform.is_some() && !matches!(config.target_modules, Targets::Names(_) | Targets::None) {
         keys.fault("`layers_to_transform` needs `target_modules` as a list".into());
     }
 }
@@ -220,11 +198,7 @@ fn strings(keys: &mut Keys<'_>, key: &str) -> Vec<String> {
             return Vec::new();
         }
     };
-    let names: Vec<String> = items
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let names: Vec<String> = items.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     if names.len() != items.len() || names.iter().any(String::is_empty) {
         keys.fault(format!("`{key}` must hold non-empty strings only"));
     }
@@ -236,10 +210,7 @@ fn ranks(keys: &mut Keys<'_>) -> Vec<(String, usize)> {
         return Vec::new();
     };
     let mut inner = Keys::nested(map, "rank_pattern");
-    let list = map
-        .keys()
-        .filter_map(|k| Some((k.clone(), rank(&mut inner, k)?)))
-        .collect();
+    let list = map.keys().filter_map(|k| Some((k.clone(), rank(&mut inner, k)?))).collect();
     keys.take_faults(inner);
     list
 }
@@ -260,10 +231,7 @@ fn layers(keys: &mut Keys<'_>) -> Option<Vec<usize>> {
         Value::Array(items) => items.as_slice(),
         one => std::slice::from_ref(one),
     };
-    let layers: Vec<usize> = items
-        .iter()
-        .filter_map(|v| usize::try_from(v.as_u64()?).ok())
-        .collect();
+    let layers: Vec<usize> = items.iter().filter_map(|v| usize::try_from(v.as_u64()?).ok()).collect();
     if layers.len() != items.len() {
         keys.fault("`layers_to_transform` must be a layer index or a list of them".into());
     }

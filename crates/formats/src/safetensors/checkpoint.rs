@@ -40,10 +40,7 @@ impl Checkpoint {
         if opening.faults.is_empty() {
             Ok((Self(Arc::new(opening.inner)), issues))
         } else {
-            Err(FormatError::Checkpoint {
-                path: dir.to_owned(),
-                faults: Faults(opening.faults),
-            })
+            Err(FormatError::Checkpoint { path: dir.to_owned(), faults: Faults(opening.faults) })
         }
     }
 
@@ -68,10 +65,7 @@ impl Checkpoint {
         if opening.faults.is_empty() {
             Ok(Self(Arc::new(opening.inner)))
         } else {
-            Err(FormatError::Checkpoint {
-                path: path.to_owned(),
-                faults: Faults(opening.faults),
-            })
+            Err(FormatError::Checkpoint { path: path.to_owned(), faults: Faults(opening.faults) })
         }
     }
 
@@ -112,10 +106,7 @@ impl Checkpoint {
 
     /// File that holds a tensor.
     pub fn file_of(&self, name: &str) -> Option<&Path> {
-        self.0
-            .shards
-            .get(self.info(name)?.shard)
-            .map(|(path, _)| path.as_path())
+        self.0.shards.get(self.info(name)?.shard).map(|(path, _)| path.as_path())
     }
 
     /// The `__metadata__` of the file; of shards, the union with the first one winning.
@@ -136,19 +127,11 @@ impl Checkpoint {
     }
 
     fn required(&self, name: &str) -> Result<&TensorInfo, FormatError> {
-        self.info(name).ok_or_else(|| FormatError::NoTensor {
-            path: self.0.path.clone(),
-            tensor: name.to_owned(),
-        })
+        self.info(name).ok_or_else(|| FormatError::NoTensor { path: self.0.path.clone(), tensor: name.to_owned() })
     }
 
     fn wrong(&self, name: &str, expected: String, actual: String) -> FormatError {
-        FormatError::Tensor {
-            path: self.0.path.clone(),
-            tensor: name.to_owned(),
-            expected,
-            actual,
-        }
+        FormatError::Tensor { path: self.0.path.clone(), tensor: name.to_owned(), expected, actual }
     }
 
     /// The stored bytes of a tensor, little endian, row-major.
@@ -161,10 +144,7 @@ impl Checkpoint {
             .0
             .shards
             .get(info.shard)
-            .ok_or_else(|| FormatError::NoTensor {
-                path: self.0.path.clone(),
-                tensor: name.to_owned(),
-            })?;
+            .ok_or_else(|| FormatError::NoTensor { path: self.0.path.clone(), tensor: name.to_owned() })?;
         Ok(TensorBytes::new(Arc::clone(map), info.range.clone()))
     }
 
@@ -185,17 +165,9 @@ impl Checkpoint {
     pub fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
         let info = self.required(name)?;
         if out.len() != info.numel() {
-            return Err(self.wrong(
-                name,
-                format!("{} elements", out.len()),
-                format!("shape {:?}", info.shape),
-            ));
+            return Err(self.wrong(name, format!("{} elements", out.len()), format!("shape {:?}", info.shape)));
         }
-        let scales = if info.dtype == DType::F8E4M3 {
-            Some(self.scales(name, info)?)
-        } else {
-            None
-        };
+        let scales = if info.dtype == DType::F8E4M3 { Some(self.scales(name, info)?) } else { None };
         if !convert::to_f32(info.dtype, &self.bytes(name)?, out) {
             return Err(self.wrong(name, "a float type".into(), info.dtype.to_string()));
         }
@@ -215,31 +187,19 @@ impl Checkpoint {
             let (pairs, _) = bytes.as_chunks::<2>();
             return Ok(pairs.iter().map(|b| u16::from_le_bytes(*b)).collect());
         }
-        Ok(self
-            .to_f32(name)?
-            .into_iter()
-            .map(|v| bf16::from_f32(v).to_bits())
-            .collect())
+        Ok(self.to_f32(name)?.into_iter().map(|v| bf16::from_f32(v).to_bits()).collect())
     }
 
     /// The scales of an FP8 weight, checked against its shape.
     fn scales(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>, FormatError> {
         let [rows, columns] = info.shape.as_slice() else {
-            return Err(self.wrong(
-                name,
-                "two dimensions for FP8 blocks".into(),
-                format!("shape {:?}", info.shape),
-            ));
+            return Err(self.wrong(name, "two dimensions for FP8 blocks".into(), format!("shape {:?}", info.shape)));
         };
         let [block_rows, block_columns] = self.0.block;
         let expected = [rows.div_ceil(block_rows), columns.div_ceil(block_columns)];
         let scale_name = format!("{name}_scale_inv");
         let Some(scale) = self.info(&scale_name) else {
-            return Err(self.wrong(
-                name,
-                format!("FP8 scales `{scale_name}` of shape {expected:?}"),
-                "none".into(),
-            ));
+            return Err(self.wrong(name, format!("FP8 scales `{scale_name}` of shape {expected:?}"), "none".into()));
         };
         if scale.shape != expected {
             return Err(self.wrong(

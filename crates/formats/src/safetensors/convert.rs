@@ -28,11 +28,7 @@ const fn table() -> [f32; 256] {
         } else {
             (8.0 + mantissa) * power_of_two(exponent - 10) // (1 + mantissa/8) · 2^(exponent-7)
         };
-        values[byte] = if byte & 0x80 != 0 {
-            -magnitude
-        } else {
-            magnitude
-        };
+        values[byte] = if byte & 0x80 != 0 { -magnitude } else { magnitude };
         byte += 1;
     }
     values

@@ -99,16 +99,7 @@ impl DType {
 
     /// Whether the elements are floating-point numbers that [`super::Checkpoint::to_f32`] reads.
     pub fn is_float(self) -> bool {
-        matches!(
-            self,
-            Self::F8E4M3
-                | Self::F8E5M2
-                | Self::F8E8M0
-                | Self::F16
-                | Self::BF16
-                | Self::F32
-                | Self::F64
-        )
+        matches!(self, Self::F8E4M3 | Self::F8E5M2 | Self::F8E8M0 | Self::F16 | Self::BF16 | Self::F32 | Self::F64)
     }
 }
 

@@ -80,9 +80,7 @@ impl<'de> Deserialize<'de> for RawHeader {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         raw.metadata_seen += 1;
-                        raw.metadata = map
-                            .next_value::<Option<BTreeMap<String, String>>>()?
-                            .unwrap_or_default();
+                        raw.metadata = map.next_value::<Option<BTreeMap<String, String>>>()?.unwrap_or_default();
                     } else {
                         raw.entries.push((name, map.next_value()?));
                     }
@@ -101,10 +99,7 @@ impl<'de> Deserialize<'de> for RawHeader {
 pub fn parse_header(file: &[u8]) -> Result<Header, Faults> {
     let one = |text: String| Faults(vec![text]);
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
-        return Err(one(format!(
-            "{} bytes are too few for a safetensors file",
-            file.len()
-        )));
+        return Err(one(format!("{} bytes are too few for a safetensors file", file.len())));
     };
     // a header of 640 bytes begins like a pickle: only a file without the object is taken for another
     if let Some(kind) = disguised(file).filter(|_| rest.first() != Some(&b'{')) {
@@ -114,11 +109,7 @@ pub fn parse_header(file: &[u8]) -> Result<Header, Faults> {
     let header_len = usize::try_from(length)
         .ok()
         .filter(|n| *n <= MAX_HEADER_BYTES)
-        .ok_or_else(|| {
-            one(format!(
-                "the header claims {length} bytes; at most {MAX_HEADER_BYTES} are read"
-            ))
-        })?;
+        .ok_or_else(|| one(format!("the header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")))?;
     let Some((json, data)) = rest.split_at_checked(header_len) else {
         return Err(one(format!(
             "the header claims {header_len} bytes, but only {} follow: the file is cut",
@@ -128,8 +119,7 @@ pub fn parse_header(file: &[u8]) -> Result<Header, Faults> {
     if json.first() != Some(&b'{') {
         return Err(one("the header does not start with an object".into()));
     }
-    let raw: RawHeader =
-        serde_json::from_slice(json).map_err(|e| one(format!("the header is not valid: {e}")))?;
+    let raw: RawHeader = serde_json::from_slice(json).map_err(|e| one(format!("the header is not valid: {e}")))?;
     check(raw, 8 + header_len, data.len())
 }
 
@@ -163,13 +153,7 @@ fn check(raw: RawHeader, data_start: usize, data_len: usize) -> Result<Header, F
         }
         match tensor(&entry, data_start, data_len) {
             Ok((dtype, shape, range)) => {
-                tensors.push(TensorInfo {
-                    name,
-                    dtype,
-                    shape,
-                    range,
-                    shard: 0,
-                });
+                tensors.push(TensorInfo { name, dtype, shape, range, shard: 0 });
             }
             Err(text) => faults.push(format!("tensor `{name}`: {text}")),
         }
@@ -181,11 +165,7 @@ fn check(raw: RawHeader, data_start: usize, data_len: usize) -> Result<Header, F
     let mut at = data_start;
     for tensor in &tensors {
         if tensor.range.start != at {
-            let what = if tensor.range.start > at {
-                "a hole before"
-            } else {
-                "an overlap with"
-            };
+            let what = if tensor.range.start > at { "a hole before" } else { "an overlap with" };
             faults.push(format!(
                 "{what} tensor `{}`: its data starts at {}, expected {}",
                 tensor.name,
@@ -199,33 +179,20 @@ fn check(raw: RawHeader, data_start: usize, data_len: usize) -> Result<Header, F
         at = at.max(tensor.range.end);
     }
     if at != data_start + data_len {
-        faults.push(format!(
-            "the tensors end at byte {} of {data_len} bytes of data",
-            at - data_start
-        ));
+        faults.push(format!("the tensors end at byte {} of {data_len} bytes of data", at - data_start));
     }
-    if faults.is_empty() {
-        Ok(Header {
-            tensors,
-            metadata: raw.metadata,
-        })
-    } else {
-        Err(Faults(faults))
-    }
+    if faults.is_empty() { Ok(Header { tensors, metadata: raw.metadata }) } else { Err(Faults(faults)) }
 }
 
 type Placed = (DType, Vec<usize>, Range<usize>);
 
 fn tensor(entry: &Entry, data_start: usize, data_len: usize) -> Result<Placed, String> {
-    let dtype = DType::from_name(&entry.dtype)
-        .ok_or_else(|| format!("element type `{}` is not known", entry.dtype))?;
+    let dtype = DType::from_name(&entry.dtype).ok_or_else(|| format!("element type `{}` is not known", entry.dtype))?;
     let mut shape = Vec::with_capacity(entry.shape.len());
     let mut bytes = dtype.size();
     for size in &entry.shape {
         let size = usize::try_from(*size).map_err(|_| format!("size {size} is too large"))?;
-        bytes = bytes
-            .checked_mul(size)
-            .ok_or_else(|| format!("shape {:?} overflows", entry.shape))?;
+        bytes = bytes.checked_mul(size).ok_or_else(|| format!("shape {:?} overflows", entry.shape))?;
         shape.push(size);
     }
     let [begin, end] = entry.data_offsets;
@@ -236,9 +203,7 @@ fn tensor(entry: &Entry, data_start: usize, data_len: usize) -> Result<Placed, S
         ));
     };
     if begin > end || end - begin != bytes {
-        return Err(format!(
-            "shape {shape:?} of {dtype} needs {bytes} bytes, but its data is at {begin}..{end}"
-        ));
+        return Err(format!("shape {shape:?} of {dtype} needs {bytes} bytes, but its data is at {begin}..{end}"));
     }
     Ok((dtype, shape, data_start + begin..data_start + end))
 }

@@ -51,10 +51,8 @@ struct RawIndex {
 /// Whether a shard name is a plain file name: no folder, no drive, no parent.
 fn is_plain(name: &str) -> bool {
     let mut components = Path::new(name).components();
-    matches!(
-        (components.next(), components.next()),
-        (Some(Component::Normal(_)), None)
-    ) && !name.contains(['/', '\\', ':', '\0'])
+    matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
+        && !name.contains(['/', '\\', ':', '\0'])
 }
 
 /// Reads the text of an index; `path` only names it in errors.
@@ -69,9 +67,7 @@ pub fn parse_index(bytes: &[u8], path: &Path) -> Result<Index, FormatError> {
     let mut weight_map = BTreeMap::new();
     for (tensor, file) in raw.weight_map.0 {
         if !is_plain(&file) {
-            faults.push(format!(
-                "tensor `{tensor}`: `{file}` is not a plain file name of this folder"
-            ));
+            faults.push(format!("tensor `{tensor}`: `{file}` is not a plain file name of this folder"));
         }
         if weight_map.insert(tensor.clone(), file).is_some() {
             faults.push(format!("tensor `{tensor}` stands twice in `weight_map`"));
@@ -81,22 +77,11 @@ pub fn parse_index(bytes: &[u8], path: &Path) -> Result<Index, FormatError> {
         faults.push("`weight_map` is empty".into());
     }
     if !faults.is_empty() {
-        return Err(FormatError::Checkpoint {
-            path: path.to_owned(),
-            faults: Faults(faults),
-        });
+        return Err(FormatError::Checkpoint { path: path.to_owned(), faults: Faults(faults) });
     }
-    let total_size = raw
-        .metadata
-        .as_ref()
-        .and_then(|m| m.get("total_size"))
-        .and_then(|v| {
-            // some writers give the size as a float
-            v.as_u64()
-                .or_else(|| v.as_f64().filter(|f| *f >= 0.0).map(|f| f as u64))
-        });
-    Ok(Index {
-        weight_map,
-        total_size,
-    })
+    let total_size = raw.metadata.as_ref().and_then(|m| m.get("total_size")).and_then(|v| {
+        // some writers give the size as a float
+        v.as_u64().or_else(|| v.as_f64().filter(|f| *f >= 0.0).map(|f| f as u64))
+    });
+    Ok(Index { weight_map, total_size })
 }

@@ -29,19 +29,12 @@ impl Opening {
             metadata: BTreeMap::new(),
             block: DEFAULT_BLOCK,
         };
-        Self {
-            inner,
-            faults: Vec::new(),
-        }
+        Self { inner, faults: Vec::new() }
     }
 
     /// Adds a file; `label` names it in faults, empty for a single file.
     pub(super) fn add(&mut self, file: PathBuf, label: &str) {
-        let prefix = if label.is_empty() {
-            String::new()
-        } else {
-            format!("`{label}`: ")
-        };
+        let prefix = if label.is_empty() { String::new() } else { format!("`{label}`: ") };
         let map = match storage::map(&file) {
             Ok(map) => map,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -56,8 +49,7 @@ impl Opening {
         let header = match header::parse_header(&map) {
             Ok(header) => header,
             Err(Faults(faults)) => {
-                self.faults
-                    .extend(faults.into_iter().map(|f| format!("{prefix}{f}")));
+                self.faults.extend(faults.into_iter().map(|f| format!("{prefix}{f}")));
                 return;
             }
         };
@@ -65,16 +57,8 @@ impl Opening {
         for mut info in header.tensors {
             info.shard = shard;
             if let Some(first) = self.inner.tensors.get(&info.name) {
-                let other = self
-                    .inner
-                    .shards
-                    .get(first.shard)
-                    .map(|(p, _)| file_name(p));
-                self.faults.push(format!(
-                    "{prefix}tensor `{}` is also in `{}`",
-                    info.name,
-                    other.unwrap_or_default()
-                ));
+                let other = self.inner.shards.get(first.shard).map(|(p, _)| file_name(p));
+                self.faults.push(format!("{prefix}tensor `{}` is also in `{}`", info.name, other.unwrap_or_default()));
                 continue;
             }
             self.inner.tensors.insert(info.name.clone(), info);
@@ -87,10 +71,7 @@ impl Opening {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 pub(super) fn gather(dir: &Path) -> Result<(Opening, Vec<Issue>), FormatError> {
@@ -109,10 +90,7 @@ pub(super) fn gather(dir: &Path) -> Result<(Opening, Vec<Issue>), FormatError> {
         let index = index::parse_index(&bytes, &index_path)?;
         add_shards(&mut opening, dir, &index, &mut issues);
     } else {
-        return Err(FormatError::Checkpoint {
-            path: dir.to_owned(),
-            faults: Faults(vec![nothing_there(dir)]),
-        });
+        return Err(FormatError::Checkpoint { path: dir.to_owned(), faults: Faults(vec![nothing_there(dir)]) });
     }
     if let Some(block) = configured_block(dir) {
         opening.inner.block = block;
@@ -134,49 +112,34 @@ fn add_shards(opening: &mut Opening, dir: &Path, index: &index::Index, issues: &
         if lost.contains(file.as_str()) {
             continue; // named once, with its file
         }
-        let found = opening.inner.tensors.get(tensor).and_then(|info| {
-            opening
-                .inner
-                .shards
-                .get(info.shard)
-                .map(|(path, _)| file_name(path))
-        });
+        let found = opening
+            .inner
+            .tensors
+            .get(tensor)
+            .and_then(|info| opening.inner.shards.get(info.shard).map(|(path, _)| file_name(path)));
         match found {
-            None => opening.faults.push(format!(
-                "`{file}`: tensor `{tensor}` of the index is missing"
-            )),
-            Some(other) if other != *file => opening.faults.push(format!(
-                "tensor `{tensor}` is in `{other}`, but the index says `{file}`"
-            )),
+            None => opening.faults.push(format!("`{file}`: tensor `{tensor}` of the index is missing")),
+            Some(other) if other != *file => {
+                opening.faults.push(format!("tensor `{tensor}` is in `{other}`, but the index says `{file}`"))
+            }
             Some(_) => {}
         }
     }
-    let unlisted: Vec<&str> = opening
-        .inner
-        .tensors
-        .keys()
-        .filter(|name| !index.weight_map.contains_key(*name))
-        .map(String::as_str)
-        .collect();
+    let unlisted: Vec<&str> =
+        opening.inner.tensors.keys().filter(|name| !index.weight_map.contains_key(*name)).map(String::as_str).collect();
     if let Some(first) = unlisted.first() {
         issues.push(Issue::warning(format!(
             "{} tensors of the shards are not in `{INDEX_NAME}`, the first is `{first}`",
             unlisted.len()
         )));
     }
-    let actual: u64 = opening
-        .inner
-        .tensors
-        .values()
-        .map(|t| t.byte_len() as u64)
-        .sum();
+    let actual: u64 = opening.inner.tensors.values().map(|t| t.byte_len() as u64).sum();
     if let Some(said) = index.total_size
         && lost.is_empty()
         && said != actual
     {
-        issues.push(Issue::warning(format!(
-            "`{INDEX_NAME}` says `total_size` {said}; the tensors have {actual} bytes"
-        )));
+        issues
+            .push(Issue::warning(format!("`{INDEX_NAME}` says `total_size` {said}; the tensors have {actual} bytes")));
     }
 }
 
@@ -211,15 +174,8 @@ fn configured_block(dir: &Path) -> Option<[usize; 2]> {
     let path = dir.join("config.json");
     let bytes = crate::json::read_file(&path, "config.json", 16 << 20).ok()?;
     let config: Value = crate::json::parse(&bytes, &path).ok()?;
-    let block = config
-        .get("quantization_config")?
-        .get("weight_block_size")?
-        .as_array()?;
-    let size = |v: &Value| {
-        v.as_u64()
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|n| *n > 0)
-    };
+    let block = config.get("quantization_config")?.get("weight_block_size")?.as_array()?;
+    let size = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
     match block.as_slice() {
         [rows, columns] => Some([size(rows)?, size(columns)?]),
         _ => None,

@@ -91,17 +91,9 @@ impl ShardWriter {
         }
         faults.extend(strangers(dir, &shards));
         if faults.is_empty() {
-            Ok(Self {
-                dir: dir.to_owned(),
-                shards,
-                metadata,
-                total_size,
-            })
+            Ok(Self { dir: dir.to_owned(), shards, metadata, total_size })
         } else {
-            Err(FormatError::Checkpoint {
-                path: dir.to_owned(),
-                faults: Faults(faults),
-            })
+            Err(FormatError::Checkpoint { path: dir.to_owned(), faults: Faults(faults) })
         }
     }
 
@@ -129,10 +121,7 @@ impl ShardWriter {
             let path = self.dir.join(file);
             let mut failed = None;
             let written = loar_artifact::write_atomic_with(&path, |out| {
-                out.write_all(&header_bytes(
-                    tensors.iter().map(TensorSpec::view),
-                    &self.metadata,
-                ))?;
+                out.write_all(&header_bytes(tensors.iter().map(TensorSpec::view), &self.metadata))?;
                 for tensor in tensors {
                     let bytes = match data(tensor) {
                         Ok(bytes) if bytes.len() == tensor.bytes() => bytes,
@@ -161,8 +150,7 @@ impl ShardWriter {
             weight_map.extend(tensors.iter().map(|t| (t.name.as_str(), file.as_str())));
         }
         if self.shards.len() > 1 {
-            let index =
-                json!({"metadata": {"total_size": self.total_size}, "weight_map": weight_map});
+            let index = json!({"metadata": {"total_size": self.total_size}, "weight_map": weight_map});
             let text = format!("{index:#}\n");
             loar_artifact::write_atomic(&self.dir.join(INDEX_NAME), text.as_bytes())?;
         }

@@ -17,10 +17,7 @@ use memmap2::Mmap;
 pub(super) fn map(path: &Path) -> io::Result<Arc<Mmap>> {
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     // SAFETY: the map is private and read-only, and its bytes are only ever read as `&[u8]`, for
     // which every bit pattern is valid. A concurrent in-place change of the file is outside what

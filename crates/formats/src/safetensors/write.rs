@@ -25,44 +25,24 @@ pub struct TensorOut<'a> {
 impl TensorOut<'static> {
     /// An f32 tensor from its values.
     pub fn f32(name: impl Into<String>, shape: Vec<usize>, values: &[f32]) -> Self {
-        let data = values
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect::<Vec<u8>>();
-        Self {
-            name: name.into(),
-            dtype: DType::F32,
-            shape,
-            data: Cow::Owned(data),
-        }
+        let data = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        Self { name: name.into(), dtype: DType::F32, shape, data: Cow::Owned(data) }
     }
 
     /// A bfloat16 tensor from f32 values, rounded to nearest even.
     pub fn bf16(name: impl Into<String>, shape: Vec<usize>, values: &[f32]) -> Self {
-        let data: Vec<u8> = values
-            .iter()
-            .flat_map(|v| half::bf16::from_f32(*v).to_le_bytes())
-            .collect();
-        Self {
-            name: name.into(),
-            dtype: DType::BF16,
-            shape,
-            data: Cow::Owned(data),
-        }
+        let data: Vec<u8> = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
+        Self { name: name.into(), dtype: DType::BF16, shape, data: Cow::Owned(data) }
     }
 }
 
 /// Bytes of a tensor, `None` on overflow.
 pub(super) fn byte_len(dtype: DType, shape: &[usize]) -> Option<usize> {
-    shape
-        .iter()
-        .try_fold(dtype.size(), |n, s| n.checked_mul(*s))
+    shape.iter().try_fold(dtype.size(), |n, s| n.checked_mul(*s))
 }
 
 /// Faults of a set of tensors that is to be written.
-pub(super) fn check<'a>(
-    tensors: impl Iterator<Item = (&'a str, DType, &'a [usize])>,
-) -> Vec<String> {
+pub(super) fn check<'a>(tensors: impl Iterator<Item = (&'a str, DType, &'a [usize])>) -> Vec<String> {
     let mut faults = Vec::new();
     let mut names = HashSet::new();
     for (name, dtype, shape) in tensors {
@@ -93,10 +73,8 @@ pub(super) fn header_bytes<'a>(
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let mut json = String::from("{");
     if !metadata.is_empty() {
-        let table: serde_json::Map<String, serde_json::Value> = metadata
-            .iter()
-            .map(|(k, v)| (k.clone(), v.clone().into()))
-            .collect();
+        let table: serde_json::Map<String, serde_json::Value> =
+            metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
         let _ = write!(json, "\"__metadata__\":{}", serde_json::Value::from(table));
     }
     let mut at = 0usize;
@@ -122,11 +100,7 @@ pub(super) fn header_bytes<'a>(
 }
 
 fn sorted<'a, 'b>(tensors: &'b [TensorOut<'a>]) -> Result<Vec<&'b TensorOut<'a>>, Vec<String>> {
-    let mut faults = check(
-        tensors
-            .iter()
-            .map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())),
-    );
+    let mut faults = check(tensors.iter().map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())));
     for tensor in tensors {
         if let Some(bytes) = byte_len(tensor.dtype, &tensor.shape)
             && bytes != tensor.data.len()
@@ -148,27 +122,17 @@ fn sorted<'a, 'b>(tensors: &'b [TensorOut<'a>]) -> Result<Vec<&'b TensorOut<'a>>
     Ok(list)
 }
 
-fn stream(
-    list: &[&TensorOut<'_>],
-    metadata: &BTreeMap<String, String>,
-    out: &mut dyn Write,
-) -> std::io::Result<()> {
-    let names = list
-        .iter()
-        .map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice()));
+fn stream(list: &[&TensorOut<'_>], metadata: &BTreeMap<String, String>, out: &mut dyn Write) -> std::io::Result<()> {
+    let names = list.iter().map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice()));
     out.write_all(&header_bytes(names, metadata))?;
-    list.iter()
-        .try_for_each(|tensor| out.write_all(&tensor.data))
+    list.iter().try_for_each(|tensor| out.write_all(&tensor.data))
 }
 
 /// A safetensors file in memory.
 ///
 /// # Errors
 /// Names given twice and data that does not fit its shape, all at once.
-pub fn encode(
-    tensors: &[TensorOut<'_>],
-    metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, Faults> {
+pub fn encode(tensors: &[TensorOut<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, Faults> {
     let list = sorted(tensors).map_err(Faults)?;
     let mut bytes = Vec::new();
     stream(&list, metadata, &mut bytes).map_err(|e| Faults(vec![e.to_string()]))?;
@@ -184,11 +148,7 @@ pub fn write_file(
     tensors: &[TensorOut<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), FormatError> {
-    let list = sorted(tensors).map_err(|faults| FormatError::Checkpoint {
-        path: path.to_owned(),
-        faults: Faults(faults),
-    })?;
-    Ok(loar_artifact::write_atomic_with(path, |out| {
-        stream(&list, metadata, out)
-    })?)
+    let list =
+        sorted(tensors).map_err(|faults| FormatError::Checkpoint { path: path.to_owned(), faults: Faults(faults) })?;
+    Ok(loar_artifact::write_atomic_with(path, |out| stream(&list, metadata, out))?)
 }

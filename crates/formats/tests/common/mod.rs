@@ -8,10 +8,7 @@ use loar_formats::safetensors::{Checkpoint, TensorOut};
 
 /// A file or folder of the fixtures, or `None` with a line that says so.
 pub fn fixture(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../../shared/fixtures"
-    ));
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/fixtures"));
     if path.is_dir() {
         Some(path.join(name))
     } else {
@@ -50,10 +47,7 @@ pub const VARIANTS: [&str; 9] = [
 pub fn adapters() -> Vec<PathBuf> {
     let models = MODELS.iter().map(|m| format!("{m}/adapter"));
     let variants = VARIANTS.iter().map(|v| format!("peft_variants/{v}"));
-    models
-        .chain(variants)
-        .filter_map(|name| fixture(&name))
-        .collect()
+    models.chain(variants).filter_map(|name| fixture(&name)).collect()
 }
 
 /// A safetensors file from a header text and data.

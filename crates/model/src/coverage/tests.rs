@@ -145,7 +145,10 @@ fn distils_at_rank_8_on_all_linear() {
         assert_eq!(preset.trainable_count(), expected);
     }
     // Distill-Qwen-1.5B at rank 16.
-    assert_eq!(attach(&base("qwen2", 28, 1536, 8960, 12, 2, 151_936), &names(&ALL_LINEAR, 16), false).trainable_count(), 18_464_768);
+    assert_eq!(
+        attach(&base("qwen2", 28, 1536, 8960, 12, 2, 151_936), &names(&ALL_LINEAR, 16), false).trainable_count(),
+        18_464_768
+    );
 }
 
 #[test]

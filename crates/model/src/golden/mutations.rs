@@ -61,7 +61,8 @@ struct Target {
 fn random_target(name: &str) -> Target {
     let json = if name == "deepseek_v3" { v3_like() } else { dense(name) };
     let load: Box<dyn Fn() -> Model> = Box::new(move || lively(&json));
-    let docs: Vec<Vec<u32>> = [40usize, 17].iter().map(|n| (0..*n as u32).map(|i| (i * 29 + *n as u32) % 61).collect()).collect();
+    let docs: Vec<Vec<u32>> =
+        [40usize, 17].iter().map(|n| (0..*n as u32).map(|i| (i * 29 + *n as u32) % 61).collect()).collect();
     let flags: Vec<Vec<bool>> = docs.iter().map(|d| vec![true; d.len()]).collect();
     let pairs: Vec<(&[u32], &[bool])> = docs.iter().zip(&flags).map(|(d, f)| (&d[..], &f[..])).collect();
     let batch = PackedBatch::pack(&pairs);
@@ -100,7 +101,10 @@ const V3: &[&str] = &["deepseek_v3"];
 const MISTAKES: &[Mistake] = &[
     (
         "rope layout swapped",
-        |m| m.rope.layout = if m.rope.layout == RopeLayout::Halves { RopeLayout::Interleaved } else { RopeLayout::Halves },
+        |m| {
+            m.rope.layout =
+                if m.rope.layout == RopeLayout::Halves { RopeLayout::Interleaved } else { RopeLayout::Halves }
+        },
         &["deepseek_v3", "llama", "qwen3"],
     ),
     (

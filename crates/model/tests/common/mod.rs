@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub const KINDS: [&str; 9] = ["llama", "llama3", "llama_linear", "qwen2", "qwen3", "deepseek", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3"];
+pub const KINDS: [&str; 9] =
+    ["llama", "llama3", "llama_linear", "qwen2", "qwen3", "deepseek", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3"];
 pub const VOCAB: usize = 61;
 
 fn yarn(mscale: f64) -> Value {
@@ -29,26 +30,44 @@ pub fn config_json(kind: &str) -> Value {
     let extra = match kind {
         "llama" => json!({"model_type": "llama", "num_key_value_heads": 2}),
         // θ = 100 puts one wavelength between the two bounds, where Llama 3 blends.
-        "llama3" => json!({"model_type": "llama", "num_key_value_heads": 1, "rope_theta": 100.0, "attention_bias": true, "mlp_bias": true, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),
-        "llama_linear" => json!({"model_type": "llama", "num_key_value_heads": 4, "rope_scaling": {"type": "linear", "factor": 4.0}}),
+        "llama3" => {
+            json!({"model_type": "llama", "num_key_value_heads": 1, "rope_theta": 100.0, "attention_bias": true, "mlp_bias": true, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}})
+        }
+        "llama_linear" => {
+            json!({"model_type": "llama", "num_key_value_heads": 4, "rope_scaling": {"type": "linear", "factor": 4.0}})
+        }
         "qwen2" => json!({"model_type": "qwen2", "num_key_value_heads": 2, "tie_word_embeddings": true}),
-        "qwen3" => json!({"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 12, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "attn_factor": 0.9}}),
+        "qwen3" => {
+            json!({"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 12, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "attn_factor": 0.9}})
+        }
         "deepseek" => json!({"model_type": "deepseek", "num_key_value_heads": 4, "num_hidden_layers": 3}),
-        "deepseek_v2_lite" | "deepseek_v2" => json!({"model_type": "deepseek_v2", "num_hidden_layers": 3, "rms_norm_eps": 1e-3, "rope_scaling": yarn(0.707)}),
-        "deepseek_v3" => json!({"model_type": "deepseek_v3", "num_hidden_layers": 3, "rms_norm_eps": 1e-3, "rope_scaling": yarn(1.0), "num_nextn_predict_layers": 1}),
+        "deepseek_v2_lite" | "deepseek_v2" => {
+            json!({"model_type": "deepseek_v2", "num_hidden_layers": 3, "rms_norm_eps": 1e-3, "rope_scaling": yarn(0.707)})
+        }
+        "deepseek_v3" => {
+            json!({"model_type": "deepseek_v3", "num_hidden_layers": 3, "rms_norm_eps": 1e-3, "rope_scaling": yarn(1.0), "num_nextn_predict_layers": 1})
+        }
         other => panic!("no tiny config `{other}`"),
     };
     let moe = json!({"n_routed_experts": 8, "num_experts_per_tok": 3, "n_shared_experts": 2, "moe_intermediate_size": 12, "first_k_dense_replace": 1, "moe_layer_freq": 1});
     let mla = json!({"kv_lora_rank": 16, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 9, "num_key_value_heads": 4});
     let rest = match kind {
         "deepseek" => vec![moe, json!({"scoring_func": "softmax", "norm_topk_prob": false})],
-        "deepseek_v2_lite" => vec![moe, mla, json!({"q_lora_rank": null, "topk_method": "greedy", "norm_topk_prob": false, "routed_scaling_factor": 1.0})],
+        "deepseek_v2_lite" => vec![
+            moe,
+            mla,
+            json!({"q_lora_rank": null, "topk_method": "greedy", "norm_topk_prob": false, "routed_scaling_factor": 1.0}),
+        ],
         "deepseek_v2" => vec![
             moe,
             mla,
             json!({"q_lora_rank": 20, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "norm_topk_prob": false, "routed_scaling_factor": 4.0}),
         ],
-        "deepseek_v3" => vec![moe, mla, json!({"q_lora_rank": 20, "n_group": 4, "topk_group": 2, "norm_topk_prob": true, "routed_scaling_factor": 2.5})],
+        "deepseek_v3" => vec![
+            moe,
+            mla,
+            json!({"q_lora_rank": 20, "n_group": 4, "topk_group": 2, "norm_topk_prob": true, "routed_scaling_factor": 2.5}),
+        ],
         _ => vec![],
     };
     for part in std::iter::once(extra).chain(rest) {
@@ -102,8 +121,10 @@ pub fn write_checkpoint(dir: &Path, config: &ModelConfig, seed: u64) {
             TensorOut::f32(name, shape, &v)
         })
         .collect();
-    write_file(&dir.join("model.safetensors"), &tensors, &BTreeMap::from([("format".into(), "pt".into())])).expect("the scratch folder is writable");
-    std::fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config.to_json()).expect("JSON")).expect("the scratch folder is writable");
+    write_file(&dir.join("model.safetensors"), &tensors, &BTreeMap::from([("format".into(), "pt".into())]))
+        .expect("the scratch folder is writable");
+    std::fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config.to_json()).expect("JSON"))
+        .expect("the scratch folder is writable");
 }
 
 /// A lively model, and the folder it lies in.
@@ -143,7 +164,13 @@ pub struct Docs {
 
 impl Docs {
     pub fn new(lengths: &[usize], seed: u64) -> Docs {
-        let ids = lengths.iter().enumerate().map(|(d, n)| (0..*n).map(|i| Stream::new(seed, d as u32, 0xd0c).below(i as u64, VOCAB as u64) as u32).collect()).collect();
+        let ids = lengths
+            .iter()
+            .enumerate()
+            .map(|(d, n)| {
+                (0..*n).map(|i| Stream::new(seed, d as u32, 0xd0c).below(i as u64, VOCAB as u64) as u32).collect()
+            })
+            .collect();
         let train = lengths.iter().map(|n| (0..*n).map(|i| i % 3 != 2).collect()).collect();
         Docs { ids, train }
     }

@@ -13,7 +13,11 @@ fn a_fresh_adapter_is_the_base_bit_for_bit() {
         let tiny = Tiny::new(kind, 2);
         let batch = Docs::new(&[13, 20], 3).batch();
         let base = tiny.load().logits(&batch);
-        for spec in [all_linear(), AdapterSpec { use_rslora: true, dropout: 0.1, ..all_linear() }, AdapterSpec { use_dora: true, ..all_linear() }] {
+        for spec in [
+            all_linear(),
+            AdapterSpec { use_rslora: true, dropout: 0.1, ..all_linear() },
+            AdapterSpec { use_dora: true, ..all_linear() },
+        ] {
             let mut model = tiny.load();
             model.attach(&spec, 1).expect("the spec fits");
             assert!(model.logits(&batch).data == base.data, "{kind}, {spec:?}");
@@ -34,8 +38,17 @@ fn an_adapter_equals_its_merged_weights() {
         let specs = [
             ("lora", all_linear()),
             ("dora", AdapterSpec { use_dora: true, ..all_linear() }),
-            ("blocks", AdapterSpec { ffn_blocks: Some(4), ..AdapterSpec::new(2, 4.0, Targets::Preset(Preset::AllLinear)) }),
-            ("embedding and norms", AdapterSpec { modules_to_save: vec!["norm".into()], ..AdapterSpec::new(2, 4.0, Targets::Modules(vec!["embed_tokens".into(), "o_proj".into()])) }),
+            (
+                "blocks",
+                AdapterSpec { ffn_blocks: Some(4), ..AdapterSpec::new(2, 4.0, Targets::Preset(Preset::AllLinear)) },
+            ),
+            (
+                "embedding and norms",
+                AdapterSpec {
+                    modules_to_save: vec!["norm".into()],
+                    ..AdapterSpec::new(2, 4.0, Targets::Modules(vec!["embed_tokens".into(), "o_proj".into()]))
+                },
+            ),
         ];
         for (what, spec) in specs {
             if what == "embedding and norms" && kind == "qwen2" {
@@ -51,11 +64,16 @@ fn an_adapter_equals_its_merged_weights() {
             // Stored merged weights, f32: the same numbers as folding in memory.
             let out = tempfile::tempdir().expect("a scratch folder");
             let report = model.save_merged(&open(tiny.path()), out.path(), StoredDtype::F32).expect("merges");
-            assert!(report.merged_tensors > 0 && report.changed_entries > 0 && report.lost.is_empty(), "{kind}, {what}: {report:?}");
-            let stored = Model::load(out.path(), &common::options(2)).expect("a merged checkpoint loads").logits(&batch);
+            assert!(
+                report.merged_tensors > 0 && report.changed_entries > 0 && report.lost.is_empty(),
+                "{kind}, {what}: {report:?}"
+            );
+            let stored =
+                Model::load(out.path(), &common::options(2)).expect("a merged checkpoint loads").logits(&batch);
             let narrow = tempfile::tempdir().expect("a scratch folder");
             model.save_merged(&open(tiny.path()), narrow.path(), StoredDtype::Bf16).expect("merges");
-            let rounded = Model::load(narrow.path(), &common::options(2)).expect("a merged checkpoint loads").logits(&batch);
+            let rounded =
+                Model::load(narrow.path(), &common::options(2)).expect("a merged checkpoint loads").logits(&batch);
 
             model.fold_adapter();
             assert_eq!(model.trainable_count(), 0);
@@ -65,8 +83,12 @@ fn an_adapter_equals_its_merged_weights() {
             assert!(stored.data == folded.data, "{kind}, {what}: stored in f32 = folded, bit for bit");
             let (d, largest) = gap(&rounded.data, &adapter.data);
             // Eight bits of mantissa on a few tensors; a router near a tie may flip, so only the bulk is bounded.
-            let mean = rounded.data.iter().zip(&adapter.data).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / adapter.data.len() as f64;
-            assert!(mean < 0.01 * largest && d > 0.0, "{kind}, {what}: bf16 differs by {mean:e} on average, {d:e} at most, logits up to {largest}");
+            let mean = rounded.data.iter().zip(&adapter.data).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>()
+                / adapter.data.len() as f64;
+            assert!(
+                mean < 0.01 * largest && d > 0.0,
+                "{kind}, {what}: bf16 differs by {mean:e} on average, {d:e} at most, logits up to {largest}"
+            );
         }
     }
 }
@@ -105,7 +127,10 @@ fn a_saved_adapter_loads_with_identical_logits() {
                 exclude: vec!["down_proj".into()],
                 ..all_linear()
             },
-            AdapterSpec { modules_to_save: vec!["lm_head".into()], ..AdapterSpec::new(2, 4.0, Targets::Modules(vec!["embed_tokens".into(), "o_proj".into()])) },
+            AdapterSpec {
+                modules_to_save: vec!["lm_head".into()],
+                ..AdapterSpec::new(2, 4.0, Targets::Modules(vec!["embed_tokens".into(), "o_proj".into()]))
+            },
         ];
         for spec in specs {
             if kind == "qwen2" && !spec.modules_to_save.is_empty() {
@@ -143,7 +168,11 @@ fn fused_experts_carry_the_same_product() {
             AdapterSpec::new(2, 4.0, Targets::Regex(r".*\.experts\.\d+\.gate_proj".into())),
             AdapterSpec { ffn_blocks: Some(3), ..AdapterSpec::new(2, 4.0, Targets::Preset(Preset::AllLinear)) },
             // Ranks and scales that differ inside a layer's fused matrices.
-            AdapterSpec { rank_pattern: [(r"experts\.[0-3]\.up_proj".to_string(), 4)].into(), alpha_pattern: [(r"experts\.\d+\.up_proj".to_string(), 1.0)].into(), ..all_linear() },
+            AdapterSpec {
+                rank_pattern: [(r"experts\.[0-3]\.up_proj".to_string(), 4)].into(),
+                alpha_pattern: [(r"experts\.\d+\.up_proj".to_string(), 1.0)].into(),
+                ..all_linear()
+            },
         ];
         for spec in specs {
             let mut model = tiny.load();
@@ -187,7 +216,10 @@ fn rslora_is_alpha_over_the_square_root_of_the_rank() {
     let batch = Docs::new(&[20], 3).batch();
     let run = |use_rslora, alpha| {
         let mut model = tiny.load();
-        adapted_by(&mut model, &AdapterSpec { use_rslora, ..AdapterSpec::new(4, alpha, Targets::Preset(Preset::AllLinear)) });
+        adapted_by(
+            &mut model,
+            &AdapterSpec { use_rslora, ..AdapterSpec::new(4, alpha, Targets::Preset(Preset::AllLinear)) },
+        );
         model.logits(&batch).data
     };
     // 8/√4 = 16/4
@@ -201,13 +233,19 @@ fn a_tied_matrix_is_not_merged_for_one_of_its_uses() {
     let specs = [
         AdapterSpec::new(2, 4.0, Targets::Modules(vec!["embed_tokens".into()])),
         AdapterSpec::new(2, 4.0, Targets::Modules(vec!["lm_head".into()])),
-        AdapterSpec { modules_to_save: vec!["lm_head".into()], ..AdapterSpec::new(2, 4.0, Targets::Modules(vec!["o_proj".into()])) },
+        AdapterSpec {
+            modules_to_save: vec!["lm_head".into()],
+            ..AdapterSpec::new(2, 4.0, Targets::Modules(vec!["o_proj".into()]))
+        },
     ];
     for spec in specs {
         let mut model = tiny.load();
         adapted_by(&mut model, &spec);
         let out = tempfile::tempdir().expect("a scratch folder");
-        let error = model.save_merged(&open(tiny.path()), out.path(), StoredDtype::F32).expect_err("one matrix for both").to_string();
+        let error = model
+            .save_merged(&open(tiny.path()), out.path(), StoredDtype::F32)
+            .expect_err("one matrix for both")
+            .to_string();
         assert!(error.contains("tie_word_embeddings"), "{error}");
         assert!(model.save_base(out.path(), StoredDtype::F32).is_err(), "{spec:?}");
     }
@@ -218,5 +256,7 @@ fn a_tied_matrix_is_not_merged_for_one_of_its_uses() {
     let out = tempfile::tempdir().expect("a scratch folder");
     assert!(model.save_merged(&open(tiny.path()), out.path(), StoredDtype::F32).is_ok());
     let batch = Docs::new(&[9], 3).batch();
-    assert!(Model::load(out.path(), &common::options(2)).expect("loads").logits(&batch).data == model.logits(&batch).data);
+    assert!(
+        Model::load(out.path(), &common::options(2)).expect("loads").logits(&batch).data == model.logits(&batch).data
+    );
 }

@@ -24,7 +24,10 @@ fn packed_equals_unpacked() {
         for d in 0..docs.ids.len() {
             per_token.extend(model.loss_and_grads(&docs.batch_of(&[d]), &mut apart, weight, &plain()).per_token);
         }
-        assert_eq!(packed.per_token, per_token, "{kind}: a token's loss depends on its own document alone, bit for bit");
+        assert_eq!(
+            packed.per_token, per_token,
+            "{kind}: a token's loss depends on its own document alone, bit for bit"
+        );
         let gap = grads_gap(&together, &apart);
         assert!(gap < 2e-5, "{kind}: gradients differ by {gap:e}");
         // Order in the pack does not matter either.
@@ -75,7 +78,10 @@ fn accumulated_micro_batches_equal_the_large_batch() {
         let sum = model.loss_and_grads(&large, &mut whole, weight, &plain()).sum;
         for cut in [&[&[0, 1][..], &[2, 3]][..], &[&[0], &[1, 2], &[3]], &[&[3], &[2], &[1], &[0]]] {
             let mut parts = Grads::new(&model.params);
-            let total: f64 = cut.iter().map(|which| model.loss_and_grads(&docs.batch_of(which), &mut parts, weight, &plain()).sum).sum();
+            let total: f64 = cut
+                .iter()
+                .map(|which| model.loss_and_grads(&docs.batch_of(which), &mut parts, weight, &plain()).sum)
+                .sum();
             assert!((total - sum).abs() < 1e-5, "{kind}");
             let gap = grads_gap(&parts, &whole);
             assert!(gap < 2e-5, "{kind}, {cut:?}: gradients differ by {gap:e}");
@@ -96,7 +102,10 @@ fn activation_checkpoints_change_no_bit() {
         for dropout in [0.0, 0.25] {
             let tiny = Tiny::new(kind, 2);
             let mut model = tiny.load();
-            adapted_by(&mut model, &AdapterSpec { dropout, ..AdapterSpec::new(3, 6.0, Targets::Preset(Preset::AllLinear)) });
+            adapted_by(
+                &mut model,
+                &AdapterSpec { dropout, ..AdapterSpec::new(3, 6.0, Targets::Preset(Preset::AllLinear)) },
+            );
             let batch = Docs::new(&[13, 20], 3).batch();
             let key = Some(DropoutKey { seed: 3, micro_step: 8 });
             let kept = bits(&model, &batch, &Pass { dropout: key, checkpoint: false });
@@ -105,7 +114,11 @@ fn activation_checkpoints_change_no_bit() {
             let dry = bits(&model, &batch, &plain());
             assert_eq!(kept.0 == dry.0, dropout == 0.0, "{kind}: dropout {dropout} acts");
             if dropout > 0.0 {
-                let next = bits(&model, &batch, &Pass { dropout: Some(DropoutKey { seed: 3, micro_step: 9 }), checkpoint: false });
+                let next = bits(
+                    &model,
+                    &batch,
+                    &Pass { dropout: Some(DropoutKey { seed: 3, micro_step: 9 }), checkpoint: false },
+                );
                 assert_ne!(kept.0, next.0, "{kind}: masks change from step to step");
             }
         }
@@ -119,7 +132,10 @@ fn one_thread_and_three_agree_bit_for_bit() {
         let batch = Docs::new(&[13, 20, 70], 3).batch();
         let run = |threads| {
             let mut model = tiny.load_on(threads);
-            adapted_by(&mut model, &AdapterSpec { dropout: 0.1, ..AdapterSpec::new(3, 6.0, Targets::Preset(Preset::AllLinear)) });
+            adapted_by(
+                &mut model,
+                &AdapterSpec { dropout: 0.1, ..AdapterSpec::new(3, 6.0, Targets::Preset(Preset::AllLinear)) },
+            );
             let pass = Pass { dropout: Some(DropoutKey { seed: 3, micro_step: 8 }), checkpoint: true };
             (bits(&model, &batch, &pass), model.logits(&batch).data)
         };
@@ -170,8 +186,12 @@ fn a_batched_step_equals_single_ones_bit_for_bit() {
         }
         let mut caches: Vec<_> = docs.ids.iter().map(|_| model.new_cache()).collect();
         for part in 0..2 {
-            let mut sequences: Vec<(&[u32], &mut loar_model::KvCache)> =
-                docs.ids.iter().zip(&mut caches).map(|(ids, c)| (if part == 0 { &ids[..2] } else { &ids[2..] }, c)).collect();
+            let mut sequences: Vec<(&[u32], &mut loar_model::KvCache)> = docs
+                .ids
+                .iter()
+                .zip(&mut caches)
+                .map(|(ids, c)| (if part == 0 { &ids[..2] } else { &ids[2..] }, c))
+                .collect();
             let together = model.step(&mut sequences);
             for (i, a) in alone.iter().enumerate() {
                 let want = if part == 0 { &a.0 } else { &a.1 };
@@ -184,7 +204,8 @@ fn a_batched_step_equals_single_ones_bit_for_bit() {
 
 #[test]
 fn documents_start_at_position_zero_and_their_first_token_is_no_target() {
-    let batch = PackedBatch::pack(&[(&[5, 6, 7], &[true, true, false]), (&[], &[]), (&[8], &[true]), (&[9, 9], &[true, true])]);
+    let batch =
+        PackedBatch::pack(&[(&[5, 6, 7], &[true, true, false]), (&[], &[]), (&[8], &[true]), (&[9, 9], &[true, true])]);
     assert_eq!(*batch.ids, [5, 6, 7, 8, 9, 9]);
     assert_eq!(batch.positions, [0, 1, 2, 0, 0, 1]);
     assert_eq!(batch.targets, [(0, 6), (4, 9)]);

@@ -24,7 +24,9 @@ fn block_by_block(tiny: &Tiny, model: &Model, blocks: usize) -> tempfile::TempDi
         .map(|info| {
             let mut w = source.to_f32(&info.name).expect("f32");
             let module = info.name.strip_suffix(".weight").unwrap_or(&info.name);
-            if let (Some(a), Some(b)) = (model.params.find(&format!("{module}.lora_A")), model.params.find(&format!("{module}.lora_B"))) {
+            if let (Some(a), Some(b)) =
+                (model.params.find(&format!("{module}.lora_A")), model.params.find(&format!("{module}.lora_B")))
+            {
                 let (a, b) = (&model.params.get(a).value, &model.params.get(b).value);
                 assert_eq!(a.rows, RANK * blocks);
                 let (rows, cols) = (info.shape[0], info.shape[1]);
@@ -36,7 +38,9 @@ fn block_by_block(tiny: &Tiny, model: &Model, blocks: usize) -> tempfile::TempDi
                     let (rs, cs) = if down { (0..rows, from..to) } else { (from..to, 0..cols) };
                     for r in rs {
                         for c in cs.clone() {
-                            let delta: f64 = (block * RANK..(block + 1) * RANK).map(|j| f64::from(b.row(r)[j]) * f64::from(a.row(j)[c])).sum();
+                            let delta: f64 = (block * RANK..(block + 1) * RANK)
+                                .map(|j| f64::from(b.row(r)[j]) * f64::from(a.row(j)[c]))
+                                .sum();
                             w[r * cols + c] = (f64::from(w[r * cols + c]) + scaling * delta) as f32;
                         }
                     }
@@ -55,11 +59,23 @@ fn block_by_block(tiny: &Tiny, model: &Model, blocks: usize) -> tempfile::TempDi
 #[test]
 fn the_adapter_is_one_small_product_a_block() {
     // 40 and 24 divide by 4; 40, 24 and 12 do not divide by 5: bands differ by one.
-    for (kind, preset, blocks) in [("llama", Preset::Mlp, 4), ("llama", Preset::Mlp, 7), ("deepseek_v3", Preset::Mlp, 5), ("deepseek_v3", Preset::Experts, 5), ("deepseek", Preset::AllLinear, 1)] {
+    for (kind, preset, blocks) in [
+        ("llama", Preset::Mlp, 4),
+        ("llama", Preset::Mlp, 7),
+        ("deepseek_v3", Preset::Mlp, 5),
+        ("deepseek_v3", Preset::Experts, 5),
+        ("deepseek", Preset::AllLinear, 1),
+    ] {
         let tiny = Tiny::new(kind, 2);
         let batch = Docs::new(&[13, 20], 3).batch();
         let mut model = tiny.load();
-        adapted_by(&mut model, &AdapterSpec { exclude: ["q_proj", "k_proj", "v_proj", "o_proj"].map(str::to_owned).to_vec(), ..spec(blocks, preset) });
+        adapted_by(
+            &mut model,
+            &AdapterSpec {
+                exclude: ["q_proj", "k_proj", "v_proj", "o_proj"].map(str::to_owned).to_vec(),
+                ..spec(blocks, preset)
+            },
+        );
         let dir = block_by_block(&tiny, &model, blocks);
         let want = Model::load(dir.path(), &common::options(2)).expect("loads").logits(&batch);
         let got = model.logits(&batch);
@@ -85,11 +101,21 @@ fn training_never_leaves_the_blocks_and_learns_in_all_of_them() {
         let mut model = tiny.load();
         model.attach(&spec(blocks, preset), 7).expect("fits");
         let batch = Docs::new(&[40, 40], 3).batch();
-        let mut adam = AdamW::new(AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }, &model.params);
+        let mut adam =
+            AdamW::new(AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }, &model.params);
         let mut losses = Vec::new();
         for _ in 0..4 {
             let mut grads = Grads::new(&model.params);
-            losses.push(model.loss_and_grads(&batch, &mut grads, 1.0 / batch.targets.len() as f32, &Pass { dropout: None, checkpoint: true }).sum);
+            losses.push(
+                model
+                    .loss_and_grads(
+                        &batch,
+                        &mut grads,
+                        1.0 / batch.targets.len() as f32,
+                        &Pass { dropout: None, checkpoint: true },
+                    )
+                    .sum,
+            );
             grads.apply_masks(&model.params);
             let pool = model.context.pool.clone();
             adam.step(&pool, &mut model.params, &grads, &|_| 2e-3, &|_| true);
@@ -100,14 +126,22 @@ fn training_never_leaves_the_blocks_and_learns_in_all_of_them() {
             let mask = p.mask.expect("filtered");
             let mut kept = p.value.clone();
             mask.apply(&mut kept);
-            assert!(kept.data.iter().zip(&p.value.data).all(|(a, b)| a.to_bits() == b.to_bits()), "{kind}, `{}`: an entry outside its block moved", p.name);
+            assert!(
+                kept.data.iter().zip(&p.value.data).all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{kind}, `{}`: an entry outside its block moved",
+                p.name
+            );
             assert_eq!(p.count(), mask.count(p.value.rows, p.value.cols));
             masked += 1;
             // Dense and shared MLPs see every token: each of their blocks has learnt.
             if !p.name.contains(".experts.") {
                 for b in 0..blocks {
                     let ((r0, r1), (c0, c1)) = (mask.band(p.value.rows, b), mask.band(p.value.cols, b));
-                    assert!((r0..r1).any(|r| p.value.row(r)[c0..c1].iter().any(|x| *x != 0.0)), "{kind}, `{}`: block {b} is dead", p.name);
+                    assert!(
+                        (r0..r1).any(|r| p.value.row(r)[c0..c1].iter().any(|x| *x != 0.0)),
+                        "{kind}, `{}`: block {b} is dead",
+                        p.name
+                    );
                 }
             }
         }

@@ -52,10 +52,16 @@ fn check(kind: &str, what: &str, model: &mut Model) {
             continue;
         };
         let name = &model.params.get(ParamId(i)).name;
-        assert!((s - size).abs() < 0.02 * size + ROUNDING / h, "{kind}, {what}, `{name}`: slope {s} over {h} along a gradient of norm {size}");
+        assert!(
+            (s - size).abs() < 0.02 * size + ROUNDING / h,
+            "{kind}, {what}, `{name}`: slope {s} over {h} along a gradient of norm {size}"
+        );
         compared += 1;
     }
-    assert!(compared > 4 && jumped < compared, "{kind}, {what}: {compared} tensors compared, {jumped} changed the choice of experts");
+    assert!(
+        compared > 4 && jumped < compared,
+        "{kind}, {what}: {compared} tensors compared, {jumped} changed the choice of experts"
+    );
 }
 
 #[test]
@@ -84,12 +90,20 @@ fn full_training_moves_all_but_the_router() {
         let tiny = Tiny::new(kind, 2);
         let mut model = tiny.load();
         model.train_full().expect("a fresh model");
-        let mut expected: Vec<String> = loar_formats::names::expected_tensors(&model.config).into_iter().map(|(n, ..)| n).filter(|n| !n.contains(".mlp.gate.")).collect();
+        let mut expected: Vec<String> = loar_formats::names::expected_tensors(&model.config)
+            .into_iter()
+            .map(|(n, ..)| n)
+            .filter(|n| !n.contains(".mlp.gate."))
+            .collect();
         let mut names: Vec<String> = model.params.iter().map(|(_, p)| p.name.clone()).collect();
         expected.sort();
         names.sort();
         assert_eq!(names, expected, "{kind}");
-        let frozen: usize = loar_formats::names::expected_tensors(&model.config).iter().filter(|(n, ..)| n.contains(".mlp.gate.")).map(|(_, s, _)| s.iter().product::<usize>()).sum();
+        let frozen: usize = loar_formats::names::expected_tensors(&model.config)
+            .iter()
+            .filter(|(n, ..)| n.contains(".mlp.gate."))
+            .map(|(_, s, _)| s.iter().product::<usize>())
+            .sum();
         assert_eq!(model.trainable_count() + frozen, model.count());
         // Thawing changes nothing, and a second time is refused.
         let batch = Docs::new(&[20], 3).batch();
@@ -117,13 +131,22 @@ fn dora_and_embedding_and_saved_modules_learn() {
         let tiny = Tiny::new(kind, 2);
         let mut model = tiny.load();
         let targets = Targets::Modules(["embed_tokens", "o_proj", "down_proj", "lm_head"].map(str::to_owned).to_vec());
-        adapted_by(&mut model, &AdapterSpec { modules_to_save: vec!["input_layernorm".into()], ..AdapterSpec::new(2, 4.0, targets) });
+        adapted_by(
+            &mut model,
+            &AdapterSpec { modules_to_save: vec!["input_layernorm".into()], ..AdapterSpec::new(2, 4.0, targets) },
+        );
         check(kind, "embedding, head and norms", &mut model);
         let mut model = tiny.load();
-        adapted_by(&mut model, &AdapterSpec { use_dora: true, ..AdapterSpec::new(2, 4.0, Targets::Preset(Preset::Attention)) });
+        adapted_by(
+            &mut model,
+            &AdapterSpec { use_dora: true, ..AdapterSpec::new(2, 4.0, Targets::Preset(Preset::Attention)) },
+        );
         let batch = Docs::new(&[30, 25], 3).batch();
         let mut grads = Grads::new(&model.params);
         model.loss_and_grads(&batch, &mut grads, 1.0, &Pass::default());
-        assert!(model.params.iter().all(|(id, _)| grads.get(id).is_some_and(|g| g.data.iter().any(|x| *x != 0.0))), "{kind}: DoRA's three parts learn");
+        assert!(
+            model.params.iter().all(|(id, _)| grads.get(id).is_some_and(|g| g.data.iter().any(|x| *x != 0.0))),
+            "{kind}: DoRA's three parts learn"
+        );
     }
 }

@@ -1,10 +1,10 @@
 //! The equalities a trainer and a server rest on: however work is cut, cached, packed, folded or stored, the result is
 //! the same, bit for bit wherever the order of sums is the same.
-#[path = "../common/mod.rs"]
-mod common;
 mod adapters;
 mod batches;
 mod blocks;
+#[path = "../common/mod.rs"]
+mod common;
 mod gradients;
 mod spec;
 mod stored;

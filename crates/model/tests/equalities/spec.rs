@@ -33,14 +33,23 @@ fn modules(names: &[&str]) -> AdapterSpec {
 #[test]
 fn presets_reach_what_they_say() {
     assert_eq!(leaves(&attach("llama", &preset(Preset::Attention))), set(&["q_proj", "k_proj", "v_proj", "o_proj"]));
-    assert_eq!(leaves(&attach("deepseek_v3", &preset(Preset::Attention))), set(&["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "o_proj"]));
-    assert_eq!(leaves(&attach("deepseek_v2_lite", &preset(Preset::Attention))), set(&["q_proj", "kv_a_proj_with_mqa", "o_proj"]));
+    assert_eq!(
+        leaves(&attach("deepseek_v3", &preset(Preset::Attention))),
+        set(&["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "o_proj"])
+    );
+    assert_eq!(
+        leaves(&attach("deepseek_v2_lite", &preset(Preset::Attention))),
+        set(&["q_proj", "kv_a_proj_with_mqa", "o_proj"])
+    );
     for kind in KINDS {
         // All linears of the body: everything but the head, the embedding, norms and the router.
         let model = attach(kind, &preset(Preset::AllLinear));
         let all: BTreeSet<String> = model.linears().iter().map(|l| l.name.clone()).filter(|n| n != "lm_head").collect();
         assert_eq!(adapted_modules(&model).into_keys().collect::<BTreeSet<_>>(), all, "{kind}");
-        assert!(all.iter().all(|n| !n.contains("norm") && !n.ends_with(".gate")), "{kind}: the router and norms stay frozen");
+        assert!(
+            all.iter().all(|n| !n.contains("norm") && !n.ends_with(".gate")),
+            "{kind}: the router and norms stay frozen"
+        );
         let mlp = adapted_modules(&attach(kind, &preset(Preset::Mlp)));
         assert!(mlp.keys().all(|n| n.contains(".mlp.") && !n.contains(".experts.")), "{kind}");
     }
@@ -169,7 +178,9 @@ fn blocks_that_do_not_cut_are_errors() {
     }
     // 13 blocks do not cut experts of width 12.
     assert!(faults("deepseek_v3", &AdapterSpec { ffn_blocks: Some(13), ..preset(Preset::AllLinear) }).contains("12"));
-    assert!(faults("llama", &AdapterSpec { ffn_blocks: Some(2), use_dora: true, ..preset(Preset::Mlp) }).contains("DoRA"));
+    assert!(
+        faults("llama", &AdapterSpec { ffn_blocks: Some(2), use_dora: true, ..preset(Preset::Mlp) }).contains("DoRA")
+    );
 }
 
 #[test]
@@ -184,8 +195,12 @@ fn parameter_counts_are_r_times_in_plus_out() {
     for kind in KINDS {
         for (p, dora) in [(Preset::AllLinear, false), (Preset::Attention, true)] {
             let model = attach(kind, &AdapterSpec { use_dora: dora, ..preset(p) });
-            let expected: usize =
-                model.linears().iter().filter(|l| l.lora.is_some()).map(|l| 4 * (l.in_features + l.out_features) + if dora { l.out_features } else { 0 }).sum();
+            let expected: usize = model
+                .linears()
+                .iter()
+                .filter(|l| l.lora.is_some())
+                .map(|l| 4 * (l.in_features + l.out_features) + if dora { l.out_features } else { 0 })
+                .sum();
             assert_eq!(model.trainable_count(), expected, "{kind}");
             let coverage = model.coverage();
             assert_eq!(coverage.trainable(), expected, "{kind}");
@@ -197,11 +212,16 @@ fn parameter_counts_are_r_times_in_plus_out() {
 #[test]
 fn coverage_shows_what_is_reached_and_what_learns() {
     let mut model = attach("deepseek_v3", &modules(&["o_proj", "kv_b_proj", "shared_experts.up_proj"]));
-    let row = |c: &loar_model::Coverage, name: &str| c.rows.iter().find(|r| r.component == name).cloned().unwrap_or_else(|| panic!("no row `{name}`"));
+    let row = |c: &loar_model::Coverage, name: &str| {
+        c.rows.iter().find(|r| r.component == name).cloned().unwrap_or_else(|| panic!("no row `{name}`"))
+    };
     let before = model.coverage();
     assert_eq!(row(&before, "mla q").modules_adapted, 0);
     assert_eq!((row(&before, "mla kv").modules_adapted, row(&before, "mla kv").modules), (3, 6));
-    assert_eq!((row(&before, "attention o").adapted, row(&before, "attention o").parameters), (3 * 32 * 36, 3 * 32 * 36));
+    assert_eq!(
+        (row(&before, "attention o").adapted, row(&before, "attention o").parameters),
+        (3 * 32 * 36, 3 * 32 * 36)
+    );
     assert_eq!((row(&before, "shared").modules_adapted, row(&before, "shared").modules), (2, 6));
     assert_eq!(row(&before, "routed").trainable, 0);
     assert_eq!(row(&before, "attention o").tensors_with_gradient, None);

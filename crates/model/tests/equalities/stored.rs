@@ -21,7 +21,12 @@ fn a_saved_base_is_the_same_model() {
         let (wide, rounded) = (open(out.path()), open(narrow.path()));
         for name in wide.names() {
             let exact = name.ends_with("e_score_correction_bias");
-            let want: Vec<f32> = wide.to_f32(name).expect("f32").into_iter().map(|x| if exact { x } else { half::bf16::from_f32(x).to_f32() }).collect();
+            let want: Vec<f32> = wide
+                .to_f32(name)
+                .expect("f32")
+                .into_iter()
+                .map(|x| if exact { x } else { half::bf16::from_f32(x).to_f32() })
+                .collect();
             assert!(rounded.to_f32(name).expect("a float") == want, "{kind}: {name}");
         }
         assert!(Model::load(narrow.path(), &options(2)).is_ok());
@@ -31,7 +36,10 @@ fn a_saved_base_is_the_same_model() {
         let out = tempfile::tempdir().expect("a scratch folder");
         model.save_base(out.path(), StoredDtype::F32).expect("saves");
         model.fold_adapter();
-        assert!(Model::load(out.path(), &options(2)).expect("loads").logits(&batch).data == model.logits(&batch).data, "{kind}");
+        assert!(
+            Model::load(out.path(), &options(2)).expect("loads").logits(&batch).data == model.logits(&batch).data,
+            "{kind}"
+        );
     }
 }
 
@@ -45,7 +53,10 @@ fn full_training_is_saved_with_its_new_values() {
         let batch = Docs::new(&[13], 3).batch();
         let out = tempfile::tempdir().expect("a scratch folder");
         model.save_base(out.path(), StoredDtype::F32).expect("saves");
-        assert!(Model::load(out.path(), &options(2)).expect("loads").logits(&batch).data == model.logits(&batch).data, "{kind}");
+        assert!(
+            Model::load(out.path(), &options(2)).expect("loads").logits(&batch).data == model.logits(&batch).data,
+            "{kind}"
+        );
     }
 }
 
@@ -53,7 +64,8 @@ fn full_training_is_saved_with_its_new_values() {
 fn random_models_depend_on_their_seed_alone() {
     for kind in KINDS {
         let batch = Docs::new(&[9], 3).batch();
-        let run = |seed, threads| Model::random(config(kind), seed, &options(threads)).expect("builds").logits(&batch).data;
+        let run =
+            |seed, threads| Model::random(config(kind), seed, &options(threads)).expect("builds").logits(&batch).data;
         assert!(run(1, 1) == run(1, 3), "{kind}");
         assert!(run(1, 1) != run(2, 1), "{kind}");
         assert!(run(1, 1).iter().all(|x| x.is_finite()), "{kind}");
@@ -70,7 +82,10 @@ fn a_written_random_checkpoint_is_the_random_model_in_any_number_of_shards() {
             loar_model::write_random(&config(kind), 5, out.path(), StoredDtype::F32, max_shard_bytes).expect("writes");
             let sharded = out.path().join("model.safetensors.index.json").exists();
             assert_eq!(sharded, max_shard_bytes < u64::MAX, "{kind}");
-            assert!(Model::load(out.path(), &options(2)).expect("loads").logits(&batch).data == want, "{kind}, shards of {max_shard_bytes}");
+            assert!(
+                Model::load(out.path(), &options(2)).expect("loads").logits(&batch).data == want,
+                "{kind}, shards of {max_shard_bytes}"
+            );
         }
     }
 }
@@ -100,19 +115,30 @@ fn bf16_products_stay_near_f32_ones_and_keep_the_equalities() {
         assert!(single.data[..] == b.data[13 * b.cols..], "{kind}: packed = single in bf16");
         let mut cache = narrow.new_cache();
         for (i, id) in docs.ids[1].iter().enumerate() {
-            assert!(narrow.step(&mut [(std::slice::from_ref(id), &mut cache)]).row(0) == single.row(i), "{kind}: cached = recomputed in bf16");
+            assert!(
+                narrow.step(&mut [(std::slice::from_ref(id), &mut cache)]).row(0) == single.row(i),
+                "{kind}: cached = recomputed in bf16"
+            );
         }
     }
 }
 
 /// Rewrites a checkpoint or adapter file with some tensors changed, dropped or added.
-fn rewrite(path: &std::path::Path, change: impl Fn(&str, &[usize]) -> Option<Vec<usize>>, extra: &[(&str, Vec<usize>)]) {
+fn rewrite(
+    path: &std::path::Path,
+    change: impl Fn(&str, &[usize]) -> Option<Vec<usize>>,
+    extra: &[(&str, Vec<usize>)],
+) {
     let file = Checkpoint::open_file(path).expect("readable");
     let mut tensors: Vec<TensorOut<'static>> = file
         .tensors()
         .filter_map(|i| {
             let shape = change(&i.name, &i.shape)?;
-            let data = if shape == i.shape { file.to_f32(&i.name).expect("a float") } else { vec![0.5; shape.iter().product()] };
+            let data = if shape == i.shape {
+                file.to_f32(&i.name).expect("a float")
+            } else {
+                vec![0.5; shape.iter().product()]
+            };
             Some(TensorOut::f32(i.name.clone(), shape, &data))
         })
         .collect();
@@ -163,11 +189,15 @@ fn every_wrong_tensor_of_an_adapter_is_listed_at_once() {
             Some(".1.mlp.up_proj.lora_B.weight") => Some(vec![shape[0] - 1, shape[1]]),
             _ => Some(shape.to_vec()),
         },
-        &[("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight", vec![3, 32]), ("base_model.model.model.layers.9.self_attn.q_proj.lora_B.weight", vec![32, 3])],
+        &[
+            ("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight", vec![3, 32]),
+            ("base_model.model.model.layers.9.self_attn.q_proj.lora_B.weight", vec![32, 3]),
+        ],
     );
     let mut fresh = tiny.load();
     let error = fresh.load_adapter(dir.path()).expect_err("faults").to_string();
-    for part in ["layers.0.self_attn.q_proj", "[3, 33]", "layers.1.mlp.up_proj", "[39, 3]", "layers.9.self_attn.q_proj"] {
+    for part in ["layers.0.self_attn.q_proj", "[3, 33]", "layers.1.mlp.up_proj", "[39, 3]", "layers.9.self_attn.q_proj"]
+    {
         assert!(error.contains(part), "`{part}` is missing in: {error}");
     }
     // Nothing is loaded in part.
@@ -182,7 +212,11 @@ fn half_a_pair_is_refused() {
     let dir = tempfile::tempdir().expect("a scratch folder");
     model.save_adapter(dir.path(), ExpertsLayout::PerExpert, "base").expect("saves");
     let gone = ["layers.1.self_attn.o_proj.lora_B.weight", "layers.0.mlp.up_proj.lora_A.weight"];
-    rewrite(&dir.path().join("adapter_model.safetensors"), |name, shape| (!gone.iter().any(|g| name.ends_with(g))).then(|| shape.to_vec()), &[]);
+    rewrite(
+        &dir.path().join("adapter_model.safetensors"),
+        |name, shape| (!gone.iter().any(|g| name.ends_with(g))).then(|| shape.to_vec()),
+        &[],
+    );
     let error = tiny.load().load_adapter(dir.path()).expect_err("faults").to_string();
     assert!(error.contains("layers.1.self_attn.o_proj") && error.contains("layers.0.mlp.up_proj"), "{error}");
 }
@@ -195,5 +229,8 @@ fn an_adapter_of_another_architecture_is_refused() {
     model.save_adapter(dir.path(), ExpertsLayout::PerExpert, "base").expect("saves");
     let error = Tiny::new("deepseek_v3", 2).load().load_adapter(dir.path()).expect_err("another model").to_string();
     assert!(error.contains("k_proj"), "{error}");
-    assert!(Tiny::new("qwen2", 2).load().load_adapter(dir.path()).is_ok(), "names and shapes fit: nothing more can be known");
+    assert!(
+        Tiny::new("qwen2", 2).load().load_adapter(dir.path()).is_ok(),
+        "names and shapes fit: nothing more can be known"
+    );
 }

@@ -53,7 +53,10 @@ impl Reference {
         let (config, _) = ModelConfig::read(dir).expect("a readable config");
         let (file, _) = Checkpoint::open_dir(dir).expect("a readable checkpoint");
         let names: Vec<String> = file.names().map(str::to_owned).collect();
-        let weights = names.into_iter().map(|n| (n.clone(), file.to_f32(&n).expect("a float tensor").into_iter().map(f64::from).collect())).collect();
+        let weights = names
+            .into_iter()
+            .map(|n| (n.clone(), file.to_f32(&n).expect("a float tensor").into_iter().map(f64::from).collect()))
+            .collect();
         Reference { config, weights }
     }
 
@@ -93,7 +96,11 @@ impl Run<'_> {
         for layer in 0..self.c.num_hidden_layers {
             let p = format!("model.layers.{layer}");
             let normed: Rows = x.iter().map(|x| self.norm(&format!("{p}.input_layernorm"), x, eps)).collect();
-            let attended = if self.c.mla.is_some() { self.latent_attention(&format!("{p}.self_attn"), &normed) } else { self.grouped_attention(&format!("{p}.self_attn"), &normed) };
+            let attended = if self.c.mla.is_some() {
+                self.latent_attention(&format!("{p}.self_attn"), &normed)
+            } else {
+                self.grouped_attention(&format!("{p}.self_attn"), &normed)
+            };
             for (x, a) in x.iter_mut().zip(&attended) {
                 x.iter_mut().zip(a).for_each(|(x, a)| *x += a);
                 let n = self.norm(&format!("{p}.post_attention_layernorm"), x, eps);
@@ -135,15 +142,30 @@ impl Run<'_> {
                 match rope.scaling {
                     RopeScaling::Default => f,
                     RopeScaling::Linear { factor } => f / factor,
-                    RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings } => {
+                    RopeScaling::Llama3 {
+                        factor,
+                        low_freq_factor: low,
+                        high_freq_factor: high,
+                        original_max_position_embeddings,
+                    } => {
                         let turns = original_max_position_embeddings as f64 * f / (2.0 * PI);
                         let blend = ((turns - low) / (high - low)).clamp(0.0, 1.0);
                         let blend = if self.m == Mutation::Llama3BlendDropped { blend.floor() } else { blend };
                         f * blend + f / factor * (1.0 - blend)
                     }
-                    RopeScaling::Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, truncate, .. } => {
+                    RopeScaling::Yarn {
+                        factor,
+                        original_max_position_embeddings,
+                        beta_fast,
+                        beta_slow,
+                        truncate,
+                        ..
+                    } => {
                         assert!(truncate, "no fixture leaves the bounds unrounded");
-                        let bound = |turns: f64| dim as f64 * (original_max_position_embeddings as f64 / (turns * 2.0 * PI)).ln() / (2.0 * rope.theta.ln());
+                        let bound = |turns: f64| {
+                            dim as f64 * (original_max_position_embeddings as f64 / (turns * 2.0 * PI)).ln()
+                                / (2.0 * rope.theta.ln())
+                        };
                         let low = bound(beta_fast).floor().max(0.0);
                         let high = bound(beta_slow).ceil().min(dim as f64 - 1.0);
                         let high = if high == low { high + 0.001 } else { high };
@@ -163,7 +185,11 @@ impl Run<'_> {
 
     /// Factor on cos and sin.
     fn rope_factor(&self) -> f64 {
-        let RopeScaling::Yarn { factor, mscale, mscale_all_dim, attention_factor, attn_factor, .. } = self.c.rope.scaling else { return 1.0 };
+        let RopeScaling::Yarn { factor, mscale, mscale_all_dim, attention_factor, attn_factor, .. } =
+            self.c.rope.scaling
+        else {
+            return 1.0;
+        };
         if self.m == Mutation::RopeFactorDropped {
             return 1.0;
         }
@@ -211,9 +237,14 @@ impl Run<'_> {
                 let mut out = Vec::new();
                 for h in 0..heads {
                     let g = if self.m == Mutation::KvHeadsInterleaved { h % kv } else { h / (heads / kv) };
-                    let scores: Vec<f64> = seen.iter().map(|u| dot(&q[t][h * hd..(h + 1) * hd], &k[*u][g * hd..(g + 1) * hd]) * scale).collect();
+                    let scores: Vec<f64> = seen
+                        .iter()
+                        .map(|u| dot(&q[t][h * hd..(h + 1) * hd], &k[*u][g * hd..(g + 1) * hd]) * scale)
+                        .collect();
                     let weights = softmax(&scores);
-                    out.extend((0..hd).map(|i| seen.iter().zip(&weights).map(|(u, w)| w * v[*u][g * hd + i]).sum::<f64>()));
+                    out.extend(
+                        (0..hd).map(|i| seen.iter().zip(&weights).map(|(u, w)| w * v[*u][g * hd + i]).sum::<f64>()),
+                    );
                 }
                 self.linear(&format!("{p}.o_proj"), &out)
             })
@@ -223,7 +254,8 @@ impl Run<'_> {
     fn latent_attention(&self, p: &str, x: &Rows) -> Rows {
         let c = self.c;
         let m = c.mla.as_ref().expect("called for MLA");
-        let (heads, n, r, v, latent) = (c.num_attention_heads, m.qk_nope_head_dim, m.qk_rope_head_dim, m.v_head_dim, m.kv_lora_rank);
+        let (heads, n, r, v, latent) =
+            (c.num_attention_heads, m.qk_nope_head_dim, m.qk_rope_head_dim, m.v_head_dim, m.kv_lora_rank);
         // The reference classes build both latent norms with their default, 1e-6.
         let eps = if self.m == Mutation::LatentNormEpsOfConfig { c.rms_norm_eps } else { 1e-6 };
         let mut scale = 1.0 / ((n + r) as f64).sqrt();
@@ -242,14 +274,28 @@ impl Run<'_> {
         let (mut cs, mut k_pes, mut qs): (Rows, Rows, Rows) = Default::default();
         for (t, x) in x.iter().enumerate() {
             let kv = self.linear(&format!("{p}.kv_a_proj_with_mqa"), x);
-            let norm = |c: &[f64]| if self.m == Mutation::LatentNormDropped { c.to_vec() } else { self.norm(&format!("{p}.kv_a_layernorm"), c, eps) };
-            let (c_raw, mut pe) = if self.m == Mutation::LatentAndRopeSwapped { (kv[r..].to_vec(), kv[..r].to_vec()) } else { (kv[..latent].to_vec(), kv[latent..].to_vec()) };
+            let norm = |c: &[f64]| {
+                if self.m == Mutation::LatentNormDropped {
+                    c.to_vec()
+                } else {
+                    self.norm(&format!("{p}.kv_a_layernorm"), c, eps)
+                }
+            };
+            let (c_raw, mut pe) = if self.m == Mutation::LatentAndRopeSwapped {
+                (kv[r..].to_vec(), kv[..r].to_vec())
+            } else {
+                (kv[..latent].to_vec(), kv[latent..].to_vec())
+            };
             cs.push(norm(&c_raw));
             self.rotate(&mut pe, self.rows[t].1);
             k_pes.push(pe);
             let mut q = if m.q_lora_rank.is_some() {
                 let qa = self.linear(&format!("{p}.q_a_proj"), x);
-                let qa = if self.m == Mutation::LatentNormDropped { qa } else { self.norm(&format!("{p}.q_a_layernorm"), &qa, eps) };
+                let qa = if self.m == Mutation::LatentNormDropped {
+                    qa
+                } else {
+                    self.norm(&format!("{p}.q_a_layernorm"), &qa, eps)
+                };
                 self.linear(&format!("{p}.q_b_proj"), &qa)
             } else {
                 self.linear(&format!("{p}.q_proj"), x)
@@ -274,7 +320,8 @@ impl Run<'_> {
                     for (i, qi) in q[..n].iter().enumerate() {
                         absorbed.iter_mut().zip(row(h, key_at + i)).for_each(|(a, w)| *a += qi * w);
                     }
-                    let scores: Vec<f64> = seen.iter().map(|u| (dot(&absorbed, &cs[*u]) + dot(&q[n..], &k_pes[*u])) * scale).collect();
+                    let scores: Vec<f64> =
+                        seen.iter().map(|u| (dot(&absorbed, &cs[*u]) + dot(&q[n..], &k_pes[*u])) * scale).collect();
                     let weights = softmax(&scores);
                     let mut context = vec![0.0; latent];
                     for (u, w) in seen.iter().zip(&weights) {
@@ -299,7 +346,11 @@ impl Run<'_> {
     fn mlp_of_layer(&self, layer: usize, x: &[f64]) -> Vec<f64> {
         let Some(moe) = &self.c.moe else { return self.mlp(&format!("model.layers.{layer}.mlp"), x) };
         // A dense layer has no experts to run by mistake: the mistake takes those of the first mixture.
-        let layer = if layer < moe.first_k_dense_replace && self.m == Mutation::FirstDenseIgnored { moe.first_k_dense_replace } else { layer };
+        let layer = if layer < moe.first_k_dense_replace && self.m == Mutation::FirstDenseIgnored {
+            moe.first_k_dense_replace
+        } else {
+            layer
+        };
         let p = format!("model.layers.{layer}.mlp");
         if layer < moe.first_k_dense_replace {
             return self.mlp(&p, x);
@@ -328,13 +379,20 @@ impl Run<'_> {
         let sigmoid = (moe.scoring == Scoring::Sigmoid) != (self.m == Mutation::ScoringSwapped);
         let s: Vec<f64> = if sigmoid { z.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect() } else { softmax(&z) };
         let v3 = moe.topk_method == TopkMethod::NoauxTc;
-        let bias = if v3 && self.m != Mutation::ChoiceBiasDropped { self.get(&format!("{p}.gate.e_score_correction_bias")).to_vec() } else { vec![0.0; s.len()] };
+        let bias = if v3 && self.m != Mutation::ChoiceBiasDropped {
+            self.get(&format!("{p}.gate.e_score_correction_bias")).to_vec()
+        } else {
+            vec![0.0; s.len()]
+        };
         let biased: Vec<f64> = s.iter().zip(&bias).map(|(s, b)| s + b).collect();
         let mut c = biased.clone();
         if moe.topk_method != TopkMethod::Greedy && self.m != Mutation::GroupLimitDropped {
             let size = c.len() / moe.n_group;
             let two = v3 != (self.m == Mutation::GroupScoreOfOtherVersion);
-            let scores: Vec<f64> = c.chunks_exact(size).map(|g| best(g, if two { 2 } else { 1 }).into_iter().map(|i| g[i]).sum()).collect();
+            let scores: Vec<f64> = c
+                .chunks_exact(size)
+                .map(|g| best(g, if two { 2 } else { 1 }).into_iter().map(|i| g[i]).sum())
+                .collect();
             let kept = best(&scores, moe.topk_group);
             let out = if v3 && self.m != Mutation::MaskedGroupsZero { f64::NEG_INFINITY } else { 0.0 };
             c.iter_mut().enumerate().filter(|(i, _)| !kept.contains(&(i / size))).for_each(|(_, c)| *c = out);

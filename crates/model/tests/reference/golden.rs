@@ -4,8 +4,17 @@ use crate::forward::Reference;
 use crate::mutation::Mutation;
 use loar_formats::safetensors::Checkpoint;
 
-const NAMES: [&str; 9] =
-    ["llama", "llama_linear_rope", "qwen2", "qwen3", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3", "deepseek_v3_experts", "deepseek_v3_all"];
+const NAMES: [&str; 9] = [
+    "llama",
+    "llama_linear_rope",
+    "qwen2",
+    "qwen3",
+    "deepseek_v2_lite",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v3_experts",
+    "deepseek_v3_all",
+];
 
 /// One fixture: its rows without padding, and the base logits of transformers at their tokens.
 pub struct Fixture {
@@ -19,7 +28,9 @@ fn integers(file: &Checkpoint, name: &str) -> Vec<i64> {
     let bytes: &[u8] = bytes.as_ref();
     match file.info(name).expect("a tensor of the fixture").dtype.name() {
         "I64" => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes"))).collect(),
-        "I32" => bytes.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes(b.try_into().expect("four bytes")))).collect(),
+        "I32" => {
+            bytes.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes(b.try_into().expect("four bytes")))).collect()
+        }
         other => panic!("`{name}` is {other}"),
     }
 }
@@ -67,7 +78,17 @@ fn the_decoder_passes_every_golden_comparison() {
         let wrong: Vec<_> = report.comparisons.iter().filter(|c| !c.ok).collect();
         assert!(report.passed(), "{name}: {wrong:#?}");
         let has = |n: &str| report.comparisons.iter().any(|c| c.name.starts_with(n));
-        for part in ["base.logits", "base_loss", "base.greedy", "adapter.logits", "adapter_loss", "grad.", "train_loss step 9", "grad_norm step 9", "trained."] {
+        for part in [
+            "base.logits",
+            "base_loss",
+            "base.greedy",
+            "adapter.logits",
+            "adapter_loss",
+            "grad.",
+            "train_loss step 9",
+            "grad_norm step 9",
+            "trained.",
+        ] {
             assert!(has(part), "{name}: nothing named `{part}` was compared");
         }
     }
@@ -76,11 +97,13 @@ fn the_decoder_passes_every_golden_comparison() {
 #[test]
 fn every_variant_of_peft_computes_what_peft_computes() {
     let (Some(base), Some(variants)) = (shared("fixtures/llama"), shared("fixtures/peft_variants")) else { return };
-    let mut names: Vec<_> = std::fs::read_dir(variants).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(variants).expect("a folder").map(|e| e.expect("an entry").path()).collect();
     names.sort();
     assert!(names.len() >= 9, "{names:?}");
     for dir in names {
-        let report = loar_model::golden::check(&dir, Some(&base), &crate::common::options(2)).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        let report = loar_model::golden::check(&dir, Some(&base), &crate::common::options(2))
+            .unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         assert!(report.passed(), "{}: {:#?}", dir.display(), report.comparisons);
         for part in ["adapter.logits", "merged.logits"] {
             assert!(report.comparisons.iter().any(|c| c.name == part), "{}: `{part}`", dir.display());

@@ -45,14 +45,26 @@ use Mutation::*;
 
 /// Each mistake with the random models that must show it (always run), and the golden fixtures that must.
 const TABLE: &[(Mutation, &[&str], &[&str])] = &[
-    (RopeLayoutSwapped, &["llama", "qwen3", "deepseek_v2_lite", "deepseek_v3"], &["llama", "qwen2", "deepseek_v2", "deepseek_v3", "deepseek_v3_experts"]),
-    (RopeScalingDropped, &["llama3", "llama_linear", "qwen3", "deepseek_v2", "deepseek_v3"], &["llama", "llama_linear_rope", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3"]),
+    (
+        RopeLayoutSwapped,
+        &["llama", "qwen3", "deepseek_v2_lite", "deepseek_v3"],
+        &["llama", "qwen2", "deepseek_v2", "deepseek_v3", "deepseek_v3_experts"],
+    ),
+    (
+        RopeScalingDropped,
+        &["llama3", "llama_linear", "qwen3", "deepseek_v2", "deepseek_v3"],
+        &["llama", "llama_linear_rope", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3"],
+    ),
     (RopeFactorDropped, &["qwen3"], &[]),
     (RopeOnTheFirstColumns, &["deepseek_v2_lite", "deepseek_v3"], &["deepseek_v2", "deepseek_v3"]),
     // No frequency of the llama fixture lies where Llama 3 blends; the random one has one.
     (Llama3BlendDropped, &["llama3"], &[]),
     (YarnRampInverted, &["qwen3", "deepseek_v3"], &["deepseek_v2", "deepseek_v3"]),
-    (SoftmaxMscaleDropped, &["deepseek_v2_lite", "deepseek_v2", "deepseek_v3"], &["deepseek_v2_lite", "deepseek_v2", "deepseek_v3"]),
+    (
+        SoftmaxMscaleDropped,
+        &["deepseek_v2_lite", "deepseek_v2", "deepseek_v3"],
+        &["deepseek_v2_lite", "deepseek_v2", "deepseek_v3"],
+    ),
     (ScaleOfNopeAlone, &["deepseek_v2_lite", "deepseek_v3"], &["deepseek_v3", "deepseek_v3_all"]),
     (BiasesDropped, &["llama3", "qwen2"], &["qwen2"]),
     (QkNormDropped, &["qwen3"], &["qwen3"]),
@@ -69,7 +81,11 @@ const TABLE: &[(Mutation, &[&str], &[&str])] = &[
     (NotCausal, &["llama", "deepseek_v3"], &["llama", "deepseek_v3"]),
     (GateAndUpSwapped, &["llama", "deepseek"], &["llama", "deepseek_v3"]),
     (FirstDenseIgnored, &["deepseek", "deepseek_v2_lite", "deepseek_v3"], &["deepseek_v2_lite", "deepseek_v3"]),
-    (SharedExpertsDropped, &["deepseek", "deepseek_v2", "deepseek_v3"], &["deepseek_v2_lite", "deepseek_v2", "deepseek_v3"]),
+    (
+        SharedExpertsDropped,
+        &["deepseek", "deepseek_v2", "deepseek_v3"],
+        &["deepseek_v2_lite", "deepseek_v2", "deepseek_v3"],
+    ),
     (WeightBeforeExpert, &["deepseek", "deepseek_v2", "deepseek_v3"], &["deepseek_v2", "deepseek_v3"]),
     (ScoringSwapped, &["deepseek", "deepseek_v3"], &["deepseek_v2_lite", "deepseek_v3"]),
     (ChoiceBiasDropped, &["deepseek_v3"], &["deepseek_v3"]),

@@ -17,7 +17,16 @@ impl<'a> Tape<'a> {
     pub fn attention(&mut self, shape: AttentionShape, segments: &Arc<Vec<Segment>>, q: &Var, k: &Var, v: &Var) -> Var {
         let mut out = Tensor::zeros(q.rows(), shape.num_heads * shape.head_dim_v);
         let mut lse = vec![0f32; q.rows() * shape.num_heads];
-        attention::forward(&self.context.pool, &shape, segments, &q.value.data, &k.value.data, &v.value.data, &mut out.data, &mut lse);
+        attention::forward(
+            &self.context.pool,
+            &shape,
+            segments,
+            &q.value.data,
+            &k.value.data,
+            &v.value.data,
+            &mut out.data,
+            &mut lse,
+        );
         let wanted = q.needs_grad() || k.needs_grad() || v.needs_grad();
         if !(wanted && self.is_recording()) {
             return self.push(out, false, |_, _| {});

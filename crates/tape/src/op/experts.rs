@@ -81,7 +81,16 @@ impl<'a> Tape<'a> {
             let (from, to) = (assignment.offsets[e], assignment.offsets[e + 1]);
             if from < to {
                 let mut y = parts[e].lock().expect("no task panicked");
-                let s = linear::forward(context, params, layers[e], &x.value.data[from * inp..to * inp], to - from, &mut y, dropout, wanted);
+                let s = linear::forward(
+                    context,
+                    params,
+                    layers[e],
+                    &x.value.data[from * inp..to * inp],
+                    to - from,
+                    &mut y,
+                    dropout,
+                    wanted,
+                );
                 *saved[e].lock().expect("no task panicked") = Some(s);
             }
         });
@@ -92,7 +101,8 @@ impl<'a> Tape<'a> {
             let want_dx = x.needs_grad();
             let mut dx = Tensor::zeros(if want_dx { rows } else { 0 }, inp);
             let results: Vec<Mutex<Vec<_>>> = layers.iter().map(|_| Mutex::new(Vec::new())).collect();
-            let dx_parts: Vec<Mutex<&mut [f32]>> = if want_dx { split(&mut dx.data, &assignment.offsets, inp) } else { Vec::new() };
+            let dx_parts: Vec<Mutex<&mut [f32]>> =
+                if want_dx { split(&mut dx.data, &assignment.offsets, inp) } else { Vec::new() };
             let (context, params) = (back.context, back.params);
             let xs: &[f32] = &x.value.data;
             context.pool.run(layers.len(), &|e| {
@@ -100,7 +110,16 @@ impl<'a> Tape<'a> {
                 let saved = saved[e].lock().expect("no task panicked").take();
                 let Some(saved) = saved else { return };
                 let x_rows = if xs.is_empty() { xs } else { &xs[from * inp..to * inp] };
-                let (dx, grads) = linear::backward(context, params, layers[e], x_rows, to - from, &saved, &dy.data[from * out..to * out], want_dx);
+                let (dx, grads) = linear::backward(
+                    context,
+                    params,
+                    layers[e],
+                    x_rows,
+                    to - from,
+                    &saved,
+                    &dy.data[from * out..to * out],
+                    want_dx,
+                );
                 if let Some(dx) = dx {
                     dx_parts[e].lock().expect("no task panicked").copy_from_slice(&dx.data);
                 }

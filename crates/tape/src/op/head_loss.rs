@@ -47,7 +47,8 @@ impl<'a> Tape<'a> {
             }
             per_token.extend(losses);
             if wanted {
-                let (dx, grads) = linear::backward(self.context, self.params, head, &x.data, part.len(), &saved, z, h.needs_grad());
+                let (dx, grads) =
+                    linear::backward(self.context, self.params, head, &x.data, part.len(), &saved, z, h.needs_grad());
                 if let Some(dx) = dx {
                     for (i, (row, _)) in part.iter().enumerate() {
                         for (a, b) in dh.row_mut(*row).iter_mut().zip(dx.row(i)) {

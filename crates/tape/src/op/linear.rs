@@ -31,16 +31,39 @@ fn dora_norms(ctx: &Context, params: &ParamStore, lin: &Linear, l: &Lora, base_n
     let (a, b) = (&params.get(l.a).value, &params.get(l.b).value);
     let (r, out, inp) = (l.rank, lin.out_features, lin.in_features);
     let mut wa = vec![0f32; out * r];
-    ctx.gemm_in(Precision::F32, out, r, inp, lin.weight.matrix(params), Matrix::f32(&a.data, inp).t(), 1.0, false, &mut wa);
+    ctx.gemm_in(
+        Precision::F32,
+        out,
+        r,
+        inp,
+        lin.weight.matrix(params),
+        Matrix::f32(&a.data, inp).t(),
+        1.0,
+        false,
+        &mut wa,
+    );
     let mut aa = vec![0f32; r * r];
-    ctx.gemm_in(Precision::F32, r, r, inp, Matrix::f32(&a.data, inp), Matrix::f32(&a.data, inp).t(), 1.0, false, &mut aa);
+    ctx.gemm_in(
+        Precision::F32,
+        r,
+        r,
+        inp,
+        Matrix::f32(&a.data, inp),
+        Matrix::f32(&a.data, inp).t(),
+        1.0,
+        false,
+        &mut aa,
+    );
     let s = f64::from(l.scaling);
     (0..out)
         .map(|o| {
             let bo = b.row(o);
             let cross: f64 = bo.iter().zip(&wa[o * r..]).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
             let quad: f64 = (0..r)
-                .map(|i| f64::from(bo[i]) * bo.iter().zip(&aa[i * r..]).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>())
+                .map(|i| {
+                    f64::from(bo[i])
+                        * bo.iter().zip(&aa[i * r..]).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>()
+                })
                 .sum();
             (f64::from(base_norm2[o]) + 2.0 * s * cross + s * s * quad).sqrt() as f32
         })
@@ -49,7 +72,16 @@ fn dora_norms(ctx: &Context, params: &ParamStore, lin: &Linear, l: &Lora, base_n
 
 /// Writes y `[t, out]`; `keep` says whether backward will follow.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn forward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32], t: usize, y: &mut [f32], dropout: Option<DropoutKey>, keep: bool) -> Saved {
+pub(crate) fn forward(
+    ctx: &Context,
+    params: &ParamStore,
+    lin: &Linear,
+    x: &[f32],
+    t: usize,
+    y: &mut [f32],
+    dropout: Option<DropoutKey>,
+    keep: bool,
+) -> Saved {
     let (inp, out) = (lin.in_features, lin.out_features);
     let x_m = Matrix::f32(x, inp);
     ctx.gemm(t, out, inp, x_m, lin.weight.matrix(params).t(), 1.0, false, y);
@@ -59,7 +91,16 @@ pub(crate) fn forward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32
         saved.dropout = dropout.filter(|_| l.dropout > 0.0);
         let masked = saved.dropout.map(|key| dropped(ctx, l, key, x));
         let mut u = Tensor::zeros(t, l.rank);
-        ctx.gemm(t, l.rank, inp, Matrix::f32(masked.as_deref().unwrap_or(x), inp), Matrix::f32(&a.data, inp).t(), 1.0, false, &mut u.data);
+        ctx.gemm(
+            t,
+            l.rank,
+            inp,
+            Matrix::f32(masked.as_deref().unwrap_or(x), inp),
+            Matrix::f32(&a.data, inp).t(),
+            1.0,
+            false,
+            &mut u.data,
+        );
         ctx.gemm(t, out, l.rank, Matrix::f32(&u.data, l.rank), Matrix::f32(&b.data, l.rank).t(), l.scaling, true, y);
         if let Some(d) = &l.dora {
             let norms = dora_norms(ctx, params, lin, l, &d.base_norm2);
@@ -82,7 +123,16 @@ pub(crate) fn forward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32
 
 /// dx `[t, in]` if wanted, and the gradients of the layer's parameters.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn backward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f32], t: usize, saved: &Saved, dy: &[f32], want_dx: bool) -> (Option<Tensor>, Vec<(ParamId, Tensor)>) {
+pub(crate) fn backward(
+    ctx: &Context,
+    params: &ParamStore,
+    lin: &Linear,
+    x: &[f32],
+    t: usize,
+    saved: &Saved,
+    dy: &[f32],
+    want_dx: bool,
+) -> (Option<Tensor>, Vec<(ParamId, Tensor)>) {
     let (inp, out) = (lin.in_features, lin.out_features);
     let mut grads = Vec::new();
     if let Some(id) = lin.bias.as_ref().and_then(|b| b.param()) {
@@ -126,15 +176,42 @@ pub(crate) fn backward(ctx: &Context, params: &ParamStore, lin: &Linear, x: &[f3
         ctx.gemm(out, l.rank, t, dy_m.t(), Matrix::f32(&u.data, l.rank), l.scaling, false, &mut db.data);
         let masked = saved.dropout.map(|key| dropped(ctx, l, key, x));
         let mut da = Tensor::zeros(l.rank, inp);
-        ctx.gemm(l.rank, inp, t, Matrix::f32(&du.data, l.rank).t(), Matrix::f32(masked.as_deref().unwrap_or(x), inp), 1.0, false, &mut da.data);
+        ctx.gemm(
+            l.rank,
+            inp,
+            t,
+            Matrix::f32(&du.data, l.rank).t(),
+            Matrix::f32(masked.as_deref().unwrap_or(x), inp),
+            1.0,
+            false,
+            &mut da.data,
+        );
         grads.push((l.a, da));
         grads.push((l.b, db));
         if let Some(dx) = &mut dx {
             match saved.dropout {
-                None => ctx.gemm(t, inp, l.rank, Matrix::f32(&du.data, l.rank), Matrix::f32(&a.data, inp), 1.0, true, &mut dx.data),
+                None => ctx.gemm(
+                    t,
+                    inp,
+                    l.rank,
+                    Matrix::f32(&du.data, l.rank),
+                    Matrix::f32(&a.data, inp),
+                    1.0,
+                    true,
+                    &mut dx.data,
+                ),
                 Some(key) => {
                     let mut dxa = vec![0f32; t * inp];
-                    ctx.gemm(t, inp, l.rank, Matrix::f32(&du.data, l.rank), Matrix::f32(&a.data, inp), 1.0, false, &mut dxa);
+                    ctx.gemm(
+                        t,
+                        inp,
+                        l.rank,
+                        Matrix::f32(&du.data, l.rank),
+                        Matrix::f32(&a.data, inp),
+                        1.0,
+                        false,
+                        &mut dxa,
+                    );
                     elementwise::add(&ctx.pool, &dropped(ctx, l, key, &dxa), &mut dx.data);
                 }
             }
@@ -154,7 +231,8 @@ impl<'a> Tape<'a> {
         // A frozen layer needs only the route back, not its input.
         let x = if lin.is_trainable() { x.clone() } else { x.without_value() };
         self.push(y, wanted, move |back, dy| {
-            let (dx, grads) = backward(back.context, back.params, lin, &x.value.data, t, &saved, &dy.data, x.needs_grad());
+            let (dx, grads) =
+                backward(back.context, back.params, lin, &x.value.data, t, &saved, &dy.data, x.needs_grad());
             if let Some(dx) = dx {
                 back.give(&x, dx);
             }

@@ -24,7 +24,8 @@ pub struct RopeTable {
 impl RopeTable {
     /// `inv_freq [r/2]` in radians per position; angles are formed in f32 as HF does.
     pub fn new(layout: RopeLayout, inv_freq: &[f32], factor: f32, positions: &[u32]) -> RopeTable {
-        let (mut cos, mut sin) = (Tensor::zeros(positions.len(), inv_freq.len()), Tensor::zeros(positions.len(), inv_freq.len()));
+        let (mut cos, mut sin) =
+            (Tensor::zeros(positions.len(), inv_freq.len()), Tensor::zeros(positions.len(), inv_freq.len()));
         for (t, p) in positions.iter().enumerate() {
             for (i, f) in inv_freq.iter().enumerate() {
                 let angle = *p as f32 * f;

@@ -87,14 +87,25 @@ impl<'a> Tape<'a> {
         let (experts, d) = weight.shape(self.params);
         let (t, k) = (x.rows(), rule.num_experts_per_tok);
         let mut s = Tensor::zeros(t, experts);
-        self.context.gemm_in(Precision::F32, t, experts, d, Matrix::f32(&x.value.data, d), weight.matrix(self.params).t(), 1.0, false, &mut s.data);
+        self.context.gemm_in(
+            Precision::F32,
+            t,
+            experts,
+            d,
+            Matrix::f32(&x.value.data, d),
+            weight.matrix(self.params).t(),
+            1.0,
+            false,
+            &mut s.data,
+        );
         let mut chosen = Vec::with_capacity(t * k);
         let mut w = Tensor::zeros(t, k);
         for r in 0..t {
             let row = s.row_mut(r);
             rule.scores(row);
             let idx = rule.choose(row);
-            let sum: f32 = if rule.norm_topk_prob { idx.iter().map(|i| row[*i as usize]).sum::<f32>() + 1e-20 } else { 1.0 };
+            let sum: f32 =
+                if rule.norm_topk_prob { idx.iter().map(|i| row[*i as usize]).sum::<f32>() + 1e-20 } else { 1.0 };
             for (w, i) in w.row_mut(r).iter_mut().zip(&idx) {
                 *w = row[*i as usize] / sum * rule.routed_scaling_factor;
             }
@@ -124,12 +135,32 @@ impl<'a> Tape<'a> {
             }
             if let Some(id) = weight.param() {
                 let mut dweight = Tensor::zeros(experts, d);
-                back.context.gemm_in(Precision::F32, experts, d, t, Matrix::f32(&dz.data, experts).t(), Matrix::f32(&x.value.data, d), 1.0, false, &mut dweight.data);
+                back.context.gemm_in(
+                    Precision::F32,
+                    experts,
+                    d,
+                    t,
+                    Matrix::f32(&dz.data, experts).t(),
+                    Matrix::f32(&x.value.data, d),
+                    1.0,
+                    false,
+                    &mut dweight.data,
+                );
                 back.give_param(id, dweight);
             }
             if x.needs_grad() {
                 let mut dx = Tensor::zeros(t, d);
-                back.context.gemm_in(Precision::F32, t, d, experts, Matrix::f32(&dz.data, experts), weight.matrix(back.params), 1.0, false, &mut dx.data);
+                back.context.gemm_in(
+                    Precision::F32,
+                    t,
+                    d,
+                    experts,
+                    Matrix::f32(&dz.data, experts),
+                    weight.matrix(back.params),
+                    1.0,
+                    false,
+                    &mut dx.data,
+                );
                 back.give(&x, dx);
             }
         });

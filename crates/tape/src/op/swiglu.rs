@@ -9,7 +9,14 @@ impl<'a> Tape<'a> {
         let (gate, up) = (gate.clone(), up.clone());
         self.push(y, gate.needs_grad() || up.needs_grad(), move |back, dy| {
             let (mut dg, mut du) = (Tensor::zeros(dy.rows, dy.cols), Tensor::zeros(dy.rows, dy.cols));
-            silu_mul_backward(&back.context.pool, &gate.value.data, &up.value.data, &dy.data, &mut dg.data, &mut du.data);
+            silu_mul_backward(
+                &back.context.pool,
+                &gate.value.data,
+                &up.value.data,
+                &dy.data,
+                &mut dg.data,
+                &mut du.data,
+            );
             back.give(&gate, dg);
             back.give(&up, du);
         })

@@ -64,16 +64,29 @@ impl Case {
     }
 
     /// `build` runs the operation; `reference(inputs, params)` is the same function in f64.
-    fn check(&self, build: impl for<'a> Fn(&mut Tape<'a>, &[Var]) -> Var, reference: impl Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<f64>) {
+    fn check(
+        &self,
+        build: impl for<'a> Fn(&mut Tape<'a>, &[Var]) -> Var,
+        reference: impl Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<f64>,
+    ) {
         self.compare(build, reference, true);
     }
 
     /// As `check` without slopes of the operation itself, for operations that hold a part of themselves constant.
-    fn check_entries(&self, build: impl for<'a> Fn(&mut Tape<'a>, &[Var]) -> Var, reference: impl Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<f64>) {
+    fn check_entries(
+        &self,
+        build: impl for<'a> Fn(&mut Tape<'a>, &[Var]) -> Var,
+        reference: impl Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<f64>,
+    ) {
         self.compare(build, reference, false);
     }
 
-    fn compare(&self, build: impl for<'a> Fn(&mut Tape<'a>, &[Var]) -> Var, reference: impl Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<f64>, slopes: bool) {
+    fn compare(
+        &self,
+        build: impl for<'a> Fn(&mut Tape<'a>, &[Var]) -> Var,
+        reference: impl Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<f64>,
+        slopes: bool,
+    ) {
         let context = Context::new(2, Precision::F32);
         let run = |inputs: &[Tensor], params: &ParamStore| {
             let mut tape = Tape::new(&context, params, self.dropout);
@@ -119,9 +132,17 @@ impl Case {
             let fd: Vec<f64> = (0..grad.data.len())
                 .map(|j| {
                     let mut at = |d: f64| {
-                        if is_input { x[k][j] += d } else { p[k][j] += d }
+                        if is_input {
+                            x[k][j] += d
+                        } else {
+                            p[k][j] += d
+                        }
                         let y = project(reference(&x, &p));
-                        if is_input { x[k][j] -= d } else { p[k][j] -= d }
+                        if is_input {
+                            x[k][j] -= d
+                        } else {
+                            p[k][j] -= d
+                        }
                         y
                     };
                     (at(h) - at(-h)) / (2.0 * h)
@@ -129,13 +150,22 @@ impl Case {
                 .collect();
             close(&what, &wide(&grad), &fd, 5e-5);
             if slopes {
-                self.check_direction(&what, is_input, k, &wide(&grad), &|inputs, params| project(wide(&run(inputs, params))));
+                self.check_direction(&what, is_input, k, &wide(&grad), &|inputs, params| {
+                    project(wide(&run(inputs, params)))
+                });
             }
         }
     }
 
     /// The operation's own f32 values along one random direction.
-    fn check_direction(&self, what: &str, is_input: bool, k: usize, grad: &[f64], loss: &dyn Fn(&[Tensor], &ParamStore) -> f64) {
+    fn check_direction(
+        &self,
+        what: &str,
+        is_input: bool,
+        k: usize,
+        grad: &[f64],
+        loss: &dyn Fn(&[Tensor], &ParamStore) -> f64,
+    ) {
         let u = normal(0xd1 + k as u64, 1, grad.len());
         let h = 2e-3f32;
         let at = |sign: f32| {
@@ -149,7 +179,10 @@ impl Case {
         let slope = (at(1.0) - at(-1.0)) / (2.0 * f64::from(h));
         let expected: f64 = grad.iter().zip(&u.data).map(|(g, u)| g * f64::from(*u)).sum();
         let size = grad.iter().map(|g| g * g).sum::<f64>().sqrt() * (grad.len() as f64).sqrt();
-        assert!((slope - expected).abs() <= 0.01 * size + 1e-3, "{what}: slope {slope} of the operation, {expected} of the gradient");
+        assert!(
+            (slope - expected).abs() <= 0.01 * size + 1e-3,
+            "{what}: slope {slope} of the operation, {expected} of the gradient"
+        );
     }
 }
 

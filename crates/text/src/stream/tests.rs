@@ -11,38 +11,17 @@ fn parts(text: &str, inside: bool) -> (Option<String>, String, bool) {
 
 #[test]
 fn reasoning_is_split_from_the_answer() {
-    assert_eq!(
-        parts("r\nq\n</think>\n\na\n", true),
-        (Some("r\nq".into()), "a\n".into(), false)
-    );
-    assert_eq!(
-        parts("<think>\nr\n</think>\n\na", false),
-        (Some("r".into()), "a".into(), false)
-    );
-    assert_eq!(
-        parts("<think>\nr\n</think>\n\na", true),
-        (Some("r".into()), "a".into(), false)
-    );
-    assert_eq!(
-        parts("r without end", true),
-        (Some("r without end".into()), String::new(), true)
-    );
-    assert_eq!(
-        parts("\n</think>\n\na", true),
-        (Some(String::new()), "a".into(), false)
-    );
-    assert_eq!(
-        parts("\n a <think> b", false),
-        (None, "\n a <think> b".into(), false)
-    );
+    assert_eq!(parts("r\nq\n</think>\n\na\n", true), (Some("r\nq".into()), "a\n".into(), false));
+    assert_eq!(parts("<think>\nr\n</think>\n\na", false), (Some("r".into()), "a".into(), false));
+    assert_eq!(parts("<think>\nr\n</think>\n\na", true), (Some("r".into()), "a".into(), false));
+    assert_eq!(parts("r without end", true), (Some("r without end".into()), String::new(), true));
+    assert_eq!(parts("\n</think>\n\na", true), (Some(String::new()), "a".into(), false));
+    assert_eq!(parts("\n a <think> b", false), (None, "\n a <think> b".into(), false));
 }
 
 #[test]
 fn calls_of_all_generations_are_read() {
-    let want = ToolCall {
-        name: "f".into(),
-        arguments: "{\"a\": 1}".into(),
-    };
+    let want = ToolCall { name: "f".into(), arguments: "{\"a\": 1}".into() };
     for text in [
         "x\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>",
         "x\n<tool_call>\n{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}\n</tool_call>",
@@ -50,11 +29,7 @@ fn calls_of_all_generations_are_read() {
         "x<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     ] {
         let parsed = StreamParser::parse(text, false);
-        assert_eq!(
-            (parsed.answer.as_str(), &parsed.tool_calls[..]),
-            ("x", &[want.clone()][..]),
-            "{text}"
-        );
+        assert_eq!((parsed.answer.as_str(), &parsed.tool_calls[..]), ("x", &[want.clone()][..]), "{text}");
     }
     let broken = StreamParser::parse("<tool_call>\n{\"name\": \"f\"", false);
     assert_eq!(broken.broken_calls, ["<tool_call>\n{\"name\": \"f\""]);

@@ -2,8 +2,7 @@
 #![allow(dead_code)]
 
 use loar_text::{
-    Body, ChatTemplate, Conversation, EncodeOptions, Encoder, Message, RowFault, TokenRow,
-    Tokenizer, visualize,
+    Body, ChatTemplate, Conversation, EncodeOptions, Encoder, Message, RowFault, TokenRow, Tokenizer, visualize,
 };
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -59,11 +58,7 @@ pub fn tiny(control: &[&str], config: Value) -> Tokenizer {
     for (a, b) in &pairs {
         pieces.push(format!("{a}{b}"));
     }
-    let vocab: serde_json::Map<String, Value> = pieces
-        .iter()
-        .enumerate()
-        .map(|(i, p)| (p.clone(), json!(i)))
-        .collect();
+    let vocab: serde_json::Map<String, Value> = pieces.iter().enumerate().map(|(i, p)| (p.clone(), json!(i))).collect();
     let added: Vec<Value> = control
         .iter()
         .enumerate()
@@ -81,11 +76,7 @@ pub fn tiny(control: &[&str], config: Value) -> Tokenizer {
                   "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
                   "vocab": vocab, "merges": pairs.iter().map(|(a, b)| format!("{a} {b}")).collect::<Vec<_>>()}
     });
-    Tokenizer::from_bytes(
-        file.to_string().as_bytes(),
-        Some(config.to_string().as_bytes()),
-    )
-    .unwrap()
+    Tokenizer::from_bytes(file.to_string().as_bytes(), Some(config.to_string().as_bytes())).unwrap()
 }
 
 pub const DEEPSEEK: [&str; 16] = [
@@ -119,15 +110,7 @@ pub fn deepseek() -> Tokenizer {
 /// Tiny tokenizer with Qwen's control tokens.
 pub fn qwen() -> Tokenizer {
     tiny(
-        &[
-            "<|endoftext|>",
-            "<|im_start|>",
-            "<|im_end|>",
-            "<think>",
-            "</think>",
-            "<tool_call>",
-            "</tool_call>",
-        ],
+        &["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>", "</tool_call>"],
         json!({"bos_token": null, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "add_bos_token": false}),
     )
 }
@@ -136,20 +119,12 @@ pub fn encoder_with(template: &str, options: EncodeOptions) -> Encoder {
     let tokenizer = match template {
         "qwen2" | "qwen3" => qwen(),
         "coder" => tiny(
-            &[
-                "<｜begin▁of▁sentence｜>",
-                "<｜end▁of▁sentence｜>",
-                "<|EOT|>",
-            ],
+            &["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<|EOT|>"],
             json!({"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<|EOT|>", "add_bos_token": true}),
         ),
         _ => deepseek(),
     };
-    Encoder::new(
-        tokenizer,
-        Some(ChatTemplate::builtin(template).unwrap()),
-        options,
-    )
+    Encoder::new(tokenizer, Some(ChatTemplate::builtin(template).unwrap()), options)
 }
 
 pub fn encoder(template: &str) -> Encoder {
@@ -157,24 +132,14 @@ pub fn encoder(template: &str) -> Encoder {
 }
 
 pub fn chat(messages: Vec<Message>) -> Conversation {
-    Conversation {
-        messages,
-        ..Conversation::default()
-    }
+    Conversation { messages, ..Conversation::default() }
 }
 
 /// Trained text between ⟦ and ⟧, BOS and EOS shortened.
 pub fn show(tokenizer: &Tokenizer, row: &TokenRow) -> String {
     let text = visualize(tokenizer, row, false);
     let (text, counts) = text.trim_end().rsplit_once('\n').unwrap();
-    assert!(
-        counts.starts_with(&format!(
-            "{} tokens: {} trained",
-            row.ids.len(),
-            row.stats.trained
-        )),
-        "{counts}"
-    );
+    assert!(counts.starts_with(&format!("{} tokens: {} trained", row.ids.len(), row.stats.trained)), "{counts}");
     text.replace("⏎\n", "↵")
         .replace("<｜begin▁of▁sentence｜>", "B")
         .replace("<｜end▁of▁sentence｜>", "E")
@@ -186,16 +151,11 @@ pub fn show(tokenizer: &Tokenizer, row: &TokenRow) -> String {
 
 pub fn rows(encoder: &Encoder, conversation: &Conversation) -> Vec<String> {
     let rows = encoder.rows(&Body::Chat(conversation.clone())).unwrap();
-    rows.iter()
-        .map(|row| show(encoder.tokenizer(), row))
-        .collect()
+    rows.iter().map(|row| show(encoder.tokenizer(), row)).collect()
 }
 
 pub fn fault(encoder: &Encoder, conversation: &Conversation) -> RowFault {
-    encoder
-        .rows(&Body::Chat(conversation.clone()))
-        .unwrap_err()
-        .fault
+    encoder.rows(&Body::Chat(conversation.clone())).unwrap_err().fault
 }
 
 pub fn two_turns() -> Conversation {

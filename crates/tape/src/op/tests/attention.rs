@@ -13,12 +13,19 @@ fn naive(s: &AttentionShape, segments: &[Segment], q: &[f64], k: &[f64], v: &[f6
             for head in 0..h {
                 let group = head / (h / kv);
                 let scores: Vec<f64> = (0..sees)
-                    .map(|j| (0..dq).map(|d| q[(row * h + head) * dq + d] * k[((seg.k_start + j) * kv + group) * dq + d]).sum::<f64>() * f64::from(s.scale))
+                    .map(|j| {
+                        (0..dq)
+                            .map(|d| q[(row * h + head) * dq + d] * k[((seg.k_start + j) * kv + group) * dq + d])
+                            .sum::<f64>()
+                            * f64::from(s.scale)
+                    })
                     .collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let total: f64 = scores.iter().map(|x| (x - max).exp()).sum();
                 for d in 0..dv {
-                    out[(row * h + head) * dv + d] = (0..sees).map(|j| (scores[j] - max).exp() / total * v[((seg.k_start + j) * kv + group) * dv + d]).sum();
+                    out[(row * h + head) * dv + d] = (0..sees)
+                        .map(|j| (scores[j] - max).exp() / total * v[((seg.k_start + j) * kv + group) * dv + d])
+                        .sum();
                 }
             }
         }
@@ -40,11 +47,16 @@ fn packed(lengths: &[usize]) -> (usize, Arc<Vec<Segment>>) {
 
 #[test]
 fn grouped_heads_and_unequal_widths_over_several_documents() {
-    for (h, kv, dq, dv, lengths) in [(4, 2, 3, 3, &[3usize, 1, 4][..]), (2, 2, 5, 3, &[4, 2]), (3, 1, 2, 4, &[6]), (2, 1, 4, 2, &[1, 1, 1])] {
+    for (h, kv, dq, dv, lengths) in
+        [(4, 2, 3, 3, &[3usize, 1, 4][..]), (2, 2, 5, 3, &[4, 2]), (3, 1, 2, 4, &[6]), (2, 1, 4, 2, &[1, 1, 1])]
+    {
         let (t, segments) = packed(lengths);
-        let shape = AttentionShape { num_heads: h, num_key_value_heads: kv, head_dim_qk: dq, head_dim_v: dv, scale: 0.7 };
-        Case::new("attention", vec![normal(1, t, h * dq), normal(2, t, kv * dq), normal(3, t, kv * dv)], &[])
-            .check(|tape, x| tape.attention(shape, &segments, &x[0], &x[1], &x[2]), |x, _| naive(&shape, &segments, &x[0], &x[1], &x[2]));
+        let shape =
+            AttentionShape { num_heads: h, num_key_value_heads: kv, head_dim_qk: dq, head_dim_v: dv, scale: 0.7 };
+        Case::new("attention", vec![normal(1, t, h * dq), normal(2, t, kv * dq), normal(3, t, kv * dv)], &[]).check(
+            |tape, x| tape.attention(shape, &segments, &x[0], &x[1], &x[2]),
+            |x, _| naive(&shape, &segments, &x[0], &x[1], &x[2]),
+        );
     }
 }
 
@@ -57,7 +69,13 @@ fn a_document_longer_than_a_block_of_keys() {
     let context = Context::new(2, Precision::F32);
     let params = ParamStore::default();
     let mut tape = Tape::eval(&context, &params);
-    let y = tape.attention(shape, &segments, &Var::constant(q.clone()), &Var::constant(k.clone()), &Var::constant(v.clone()));
+    let y = tape.attention(
+        shape,
+        &segments,
+        &Var::constant(q.clone()),
+        &Var::constant(k.clone()),
+        &Var::constant(v.clone()),
+    );
     close("attention", &wide(&y.value), &naive(&shape, &segments, &wide(&q), &wide(&k), &wide(&v)), 1e-5);
 }
 

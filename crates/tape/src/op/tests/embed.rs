@@ -14,7 +14,9 @@ fn frozen_rows_are_copied_exactly() {
     let bits: Vec<u16> = table.data.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();
     let rounded: Vec<f64> = table.data.iter().map(|x| half::bf16::from_f32(*x).to_f64()).collect();
     let (context, params) = (Context::new(1, Precision::F32), ParamStore::default());
-    for (storage, want) in [(Storage::F32(Arc::new(table.data.clone())), wide(&table)), (Storage::Bf16(Arc::new(bits)), rounded)] {
+    for (storage, want) in
+        [(Storage::F32(Arc::new(table.data.clone())), wide(&table)), (Storage::Bf16(Arc::new(bits)), rounded)]
+    {
         let weight = Weight::Frozen(Frozen { rows: 7, cols: 4, storage });
         let mut tape = Tape::new(&context, &params, None);
         let y = tape.embed(&Arc::new(IDS.to_vec()), &weight, None);
@@ -27,7 +29,8 @@ fn frozen_rows_are_copied_exactly() {
 fn a_trainable_table_sums_the_gradient_of_repeated_ids() {
     let weight = leak(Weight::Param(ParamId(0)));
     let ids = Arc::new(IDS.to_vec());
-    Case::new("embed", vec![], &[normal(1, 7, 4)]).check(|tape, _| tape.embed(&ids, weight, None), |_, p| rows(&p[0], 4));
+    Case::new("embed", vec![], &[normal(1, 7, 4)])
+        .check(|tape, _| tape.embed(&ids, weight, None), |_, p| rows(&p[0], 4));
 }
 
 #[test]
@@ -43,7 +46,8 @@ fn an_adapter_adds_its_product() {
             let mut y = rows(&wide(&table), d);
             for (t, id) in IDS.iter().enumerate() {
                 for o in 0..d {
-                    y[t * d + o] += f64::from(scaling) * (0..r).map(|j| p[1][o * r + j] * p[0][j * vocab + *id as usize]).sum::<f64>();
+                    y[t * d + o] += f64::from(scaling)
+                        * (0..r).map(|j| p[1][o * r + j] * p[0][j * vocab + *id as usize]).sum::<f64>();
                 }
             }
             y
@@ -55,7 +59,14 @@ fn an_adapter_adds_its_product() {
 fn a_tied_table_gets_the_gradients_of_both_uses() {
     let (vocab, d) = (7, 4);
     let weight = leak(Weight::Param(ParamId(0)));
-    let head = leak(crate::Linear { name: "lm_head".into(), in_features: d, out_features: vocab, weight: Weight::Param(ParamId(0)), bias: None, lora: None });
+    let head = leak(crate::Linear {
+        name: "lm_head".into(),
+        in_features: d,
+        out_features: vocab,
+        weight: Weight::Param(ParamId(0)),
+        bias: None,
+        lora: None,
+    });
     let ids = Arc::new(IDS.to_vec());
     Case::new("tied", vec![], &[normal(1, vocab, d)]).check(
         |tape, _| {

@@ -30,7 +30,12 @@ fn dispatch() {
     let a = assignment();
     Case::new("dispatch", vec![normal(1, T, D)], &[]).check(
         |tape, x| tape.dispatch(&x[0], &a),
-        |x, _| a.order.iter().flat_map(|slot| x[0][*slot as usize / K * D..(*slot as usize / K + 1) * D].to_vec()).collect(),
+        |x, _| {
+            a.order
+                .iter()
+                .flat_map(|slot| x[0][*slot as usize / K * D..(*slot as usize / K + 1) * D].to_vec())
+                .collect()
+        },
     );
 }
 
@@ -67,8 +72,23 @@ fn experts(seed: u64, inp: usize, out: usize, rank: usize, first: usize) -> Expe
         .map(|e| {
             let w = normal(seed + e as u64, out, inp);
             weights.push(wide(&w));
-            let lora = (rank > 0).then(|| Lora { a: ParamId(first + 2 * e), b: ParamId(first + 2 * e + 1), rank, scaling: 0.5, dropout: 0.0, dora: None, stream: 0 });
-            Linear { name: format!("experts.{e}"), in_features: inp, out_features: out, weight: Weight::Frozen(Frozen::from_f32(out, inp, w.data)), bias: None, lora }
+            let lora = (rank > 0).then(|| Lora {
+                a: ParamId(first + 2 * e),
+                b: ParamId(first + 2 * e + 1),
+                rank,
+                scaling: 0.5,
+                dropout: 0.0,
+                dora: None,
+                stream: 0,
+            });
+            Linear {
+                name: format!("experts.{e}"),
+                in_features: inp,
+                out_features: out,
+                weight: Weight::Frozen(Frozen::from_f32(out, inp, w.data)),
+                bias: None,
+                lora,
+            }
         })
         .collect();
     Experts { layers: Vec::leak(layers), weights, rank, inp, out, first }
@@ -76,7 +96,9 @@ fn experts(seed: u64, inp: usize, out: usize, rank: usize, first: usize) -> Expe
 
 impl Experts {
     fn params(&self, seed: u64) -> Vec<Tensor> {
-        (0..E as u64).flat_map(|e| [normal(seed + 2 * e, self.rank, self.inp), normal(seed + 2 * e + 1, self.out, self.rank)]).collect()
+        (0..E as u64)
+            .flat_map(|e| [normal(seed + 2 * e, self.rank, self.inp), normal(seed + 2 * e + 1, self.out, self.rank)])
+            .collect()
     }
 
     fn apply(&self, e: usize, x: &[f64], p: &[Vec<f64>]) -> Vec<f64> {
@@ -91,7 +113,13 @@ impl Experts {
     }
 
     fn grouped(&self, a: &Assignment, x: &[f64], p: &[Vec<f64>]) -> Vec<f64> {
-        a.order.iter().enumerate().flat_map(|(row, slot)| self.apply(a.experts[*slot as usize] as usize, &x[row * self.inp..(row + 1) * self.inp], p)).collect()
+        a.order
+            .iter()
+            .enumerate()
+            .flat_map(|(row, slot)| {
+                self.apply(a.experts[*slot as usize] as usize, &x[row * self.inp..(row + 1) * self.inp], p)
+            })
+            .collect()
     }
 }
 
@@ -127,9 +155,17 @@ fn one_adapter_shared_by_two_layers_gets_both_gradients() {
     let layer = |seed: u64, b: usize| -> &'static [Linear] {
         let layers: Vec<Linear> = (0..E)
             .map(|e| {
-                let lora = Lora { a: ParamId(0), b: ParamId(b), rank: 2, scaling: 0.5, dropout: 0.0, dora: None, stream: 0 };
+                let lora =
+                    Lora { a: ParamId(0), b: ParamId(b), rank: 2, scaling: 0.5, dropout: 0.0, dora: None, stream: 0 };
                 let weight = Weight::Frozen(Frozen::from_f32(3, D, normal(seed + e as u64, 3, D).data));
-                Linear { name: format!("experts.{e}"), in_features: D, out_features: 3, weight, bias: None, lora: Some(lora) }
+                Linear {
+                    name: format!("experts.{e}"),
+                    in_features: D,
+                    out_features: 3,
+                    weight,
+                    bias: None,
+                    lora: Some(lora),
+                }
             })
             .collect();
         Vec::leak(layers)
@@ -143,7 +179,11 @@ fn one_adapter_shared_by_two_layers_gets_both_gradients() {
                 let (x, e) = (&x[row * D..(row + 1) * D], u64::from(a.experts[*slot as usize]));
                 let u = times_transposed(x, &p[0], 1, D, 2);
                 let delta = times_transposed(&u, &p[b], 1, 2, 3);
-                times_transposed(x, &wide(&normal(seed + e, 3, D)), 1, D, 3).into_iter().zip(delta).map(|(y, d)| y + 0.5 * d).collect::<Vec<_>>()
+                times_transposed(x, &wide(&normal(seed + e, 3, D)), 1, D, 3)
+                    .into_iter()
+                    .zip(delta)
+                    .map(|(y, d)| y + 0.5 * d)
+                    .collect::<Vec<_>>()
             })
             .collect()
     };
@@ -193,14 +233,16 @@ fn the_whole_mixture_with_adapters_in_every_expert() {
         |x, p| {
             let mut out = Vec::new();
             for x in x[0].chunks_exact(D) {
-                let s: Vec<f64> = times_transposed(x, &wide(&router), 1, D, E).iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect();
+                let s: Vec<f64> =
+                    times_transposed(x, &wide(&router), 1, D, E).iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect();
                 let mut order: Vec<usize> = (0..E).collect();
                 let bias = rule.bias.as_ref().expect("set above");
                 order.sort_by(|a, b| (s[*b] + f64::from(bias[*b])).total_cmp(&(s[*a] + f64::from(bias[*a]))));
                 let total: f64 = order[..K].iter().map(|e| s[*e]).sum();
                 let mut y = vec![0.0; D];
                 for e in &order[..K] {
-                    let h: Vec<f64> = gate.apply(*e, x, p).iter().zip(up.apply(*e, x, p)).map(|(g, u)| silu(*g) * u).collect();
+                    let h: Vec<f64> =
+                        gate.apply(*e, x, p).iter().zip(up.apply(*e, x, p)).map(|(g, u)| silu(*g) * u).collect();
                     for (y, v) in y.iter_mut().zip(down.apply(*e, &h, p)) {
                         *y += s[*e] / total * 2.5 * v;
                     }

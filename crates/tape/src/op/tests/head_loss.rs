@@ -25,10 +25,15 @@ fn frozen_trainable_and_adapted_heads() {
     let (h, w) = (normal(1, 5, D), normal(2, V, D));
     let frozen = || Weight::Frozen(Frozen::from_f32(V, D, w.data.clone()));
     let plain = head(frozen(), None);
-    Case::new("frozen head", vec![h.clone()], &[]).check(|tape, x| tape.head_loss(&x[0], plain, &TARGETS).total, |x, _| loss(&times_transposed(&x[0], &wide(&w), 5, D, V)));
+    Case::new("frozen head", vec![h.clone()], &[]).check(
+        |tape, x| tape.head_loss(&x[0], plain, &TARGETS).total,
+        |x, _| loss(&times_transposed(&x[0], &wide(&w), 5, D, V)),
+    );
     let trainable = head(Weight::Param(ParamId(0)), None);
-    Case::new("trainable head", vec![h.clone()], std::slice::from_ref(&w))
-        .check(|tape, x| tape.head_loss(&x[0], trainable, &TARGETS).total, |x, p| loss(&times_transposed(&x[0], &p[0], 5, D, V)));
+    Case::new("trainable head", vec![h.clone()], std::slice::from_ref(&w)).check(
+        |tape, x| tape.head_loss(&x[0], trainable, &TARGETS).total,
+        |x, p| loss(&times_transposed(&x[0], &p[0], 5, D, V)),
+    );
     let lora = Lora { a: ParamId(0), b: ParamId(1), rank: 2, scaling: 0.5, dropout: 0.0, dora: None, stream: 0 };
     let adapted = head(frozen(), Some(lora));
     Case::new("adapted head", vec![h], &[normal(3, 2, D), normal(4, V, 2)]).check(
@@ -36,7 +41,13 @@ fn frozen_trainable_and_adapted_heads() {
         |x, p| {
             let u = times_transposed(&x[0], &p[0], 5, D, 2);
             let delta = times_transposed(&u, &p[1], 5, 2, V);
-            loss(&times_transposed(&x[0], &wide(&w), 5, D, V).iter().zip(delta).map(|(z, d)| z + 0.5 * d).collect::<Vec<_>>())
+            loss(
+                &times_transposed(&x[0], &wide(&w), 5, D, V)
+                    .iter()
+                    .zip(delta)
+                    .map(|(z, d)| z + 0.5 * d)
+                    .collect::<Vec<_>>(),
+            )
         },
     );
 }
@@ -97,23 +108,41 @@ fn several_chunks_are_one_loss() {
     let (h, w) = (normal(1, 5, d), normal(2, BIG, d));
     let (a, b) = (normal(3, rank, d), normal(4, BIG, rank));
     let lora = Lora { a: ParamId(0), b: ParamId(1), rank, scaling: 0.5, dropout: 0.0, dora: None, stream: 0 };
-    let head = Linear { name: "lm_head".into(), in_features: d, out_features: BIG, weight: Weight::Frozen(Frozen::from_f32(BIG, d, w.data.clone())), bias: None, lora: Some(lora) };
+    let head = Linear {
+        name: "lm_head".into(),
+        in_features: d,
+        out_features: BIG,
+        weight: Weight::Frozen(Frozen::from_f32(BIG, d, w.data.clone())),
+        bias: None,
+        lora: Some(lora),
+    };
     let params = store(&[a.clone(), b.clone()]);
     let context = Context::new(2, Precision::F32);
     let mut tape = Tape::new(&context, &params, None);
     let leaf = tape.leaf(Arc::new(h.clone()));
     let loss = tape.head_loss(&leaf, &head, &targets);
     let mut grads = Grads::new(&params);
-    let dh = tape.backward_into(&mut grads, &loss.total, Tensor::new(1, 1, vec![0.5]), &[&leaf]).remove(0).expect("h wants a gradient");
+    let dh = tape
+        .backward_into(&mut grads, &loss.total, Tensor::new(1, 1, vec![0.5]), &[&leaf])
+        .remove(0)
+        .expect("h wants a gradient");
 
     // dz = (softmax − onehot) / 2; dh = dz·W', dB = s·dzᵀ·(h·Aᵀ), dA = s·(dz·B)ᵀ·h with W' = W + s·B·A.
     let (mut want_h, mut want_a, mut want_b) = (vec![0f64; 5 * d], vec![0f64; d], vec![0f64; BIG]);
     for (i, (row, target)) in targets.iter().enumerate() {
         let x = [f64::from(h.row(*row)[0]), f64::from(h.row(*row)[1])];
         let u = x[0] * f64::from(a.data[0]) + x[1] * f64::from(a.data[1]);
-        let z: Vec<f64> = (0..BIG).map(|v| x[0] * f64::from(w.data[2 * v]) + x[1] * f64::from(w.data[2 * v + 1]) + 0.5 * f64::from(b.data[v]) * u).collect();
+        let z: Vec<f64> = (0..BIG)
+            .map(|v| {
+                x[0] * f64::from(w.data[2 * v]) + x[1] * f64::from(w.data[2 * v + 1]) + 0.5 * f64::from(b.data[v]) * u
+            })
+            .collect();
         let expected = nll(&z, *target);
-        assert!((f64::from(loss.per_token[i]) - expected).abs() < 1e-5 * expected, "token {i}: {} for {expected}", loss.per_token[i]);
+        assert!(
+            (f64::from(loss.per_token[i]) - expected).abs() < 1e-5 * expected,
+            "token {i}: {} for {expected}",
+            loss.per_token[i]
+        );
         let lse = expected + z[*target as usize];
         let mut through_b = 0.0;
         for (v, z) in z.iter().enumerate() {

@@ -37,9 +37,11 @@ fn frozen_weight_and_bias() {
     let (weight, w) = frozen(1, OUT, INP);
     let (bias, b) = frozen(2, OUT, 1);
     let plain = layer(weight.clone(), None, None);
-    Case::new("frozen", vec![normal(3, T, INP)], &[]).check(|tape, x| tape.linear(&x[0], plain), |x, _| times_transposed(&x[0], &w, T, INP, OUT));
+    Case::new("frozen", vec![normal(3, T, INP)], &[])
+        .check(|tape, x| tape.linear(&x[0], plain), |x, _| times_transposed(&x[0], &w, T, INP, OUT));
     let biased = layer(weight, Some(bias), None);
-    Case::new("frozen with bias", vec![normal(3, T, INP)], &[]).check(|tape, x| tape.linear(&x[0], biased), |x, _| add_bias(times_transposed(&x[0], &w, T, INP, OUT), &b));
+    Case::new("frozen with bias", vec![normal(3, T, INP)], &[])
+        .check(|tape, x| tape.linear(&x[0], biased), |x, _| add_bias(times_transposed(&x[0], &w, T, INP, OUT), &b));
 }
 
 #[test]
@@ -65,7 +67,8 @@ fn every_storage_of_a_frozen_weight_is_widened_exactly() {
         ];
         for (storage, w) in storages {
             let l = layer(Weight::Frozen(Frozen { rows: OUT, cols: INP, storage }), None, None);
-            Case::new("storage", vec![normal(3, T, INP)], &[]).check(|tape, x| tape.linear(&x[0], l), |x, _| times_transposed(&x[0], &w, T, INP, OUT));
+            Case::new("storage", vec![normal(3, T, INP)], &[])
+                .check(|tape, x| tape.linear(&x[0], l), |x, _| times_transposed(&x[0], &w, T, INP, OUT));
         }
     }
 }
@@ -81,7 +84,8 @@ fn trainable_weight_and_bias() {
 fn trainable_bias_alone() {
     let (weight, w) = frozen(1, OUT, INP);
     let l = layer(weight, Some(Weight::Param(ParamId(0))), None);
-    Case::new("bias", vec![normal(3, T, INP)], &[normal(2, OUT, 1)]).check(|tape, x| tape.linear(&x[0], l), |x, p| add_bias(times_transposed(&x[0], &w, T, INP, OUT), &p[0]));
+    Case::new("bias", vec![normal(3, T, INP)], &[normal(2, OUT, 1)])
+        .check(|tape, x| tape.linear(&x[0], l), |x, p| add_bias(times_transposed(&x[0], &w, T, INP, OUT), &p[0]));
 }
 
 #[test]
@@ -90,8 +94,10 @@ fn lora_over_a_frozen_weight_of_both_types() {
         let (weight, w) = frozen(1, OUT, INP);
         let (bias, b) = frozen(2, OUT, 1);
         let l = layer(weight, Some(bias), Some(lora(0, rank, 0.0, None)));
-        Case::new("lora", vec![normal(3, T, INP)], &[normal(4, rank, INP), normal(5, OUT, rank)])
-            .check(|tape, x| tape.linear(&x[0], l), |x, p| add_bias(low_rank(&x[0], &x[0], &w, &p[0], &p[1], rank), &b));
+        Case::new("lora", vec![normal(3, T, INP)], &[normal(4, rank, INP), normal(5, OUT, rank)]).check(
+            |tape, x| tape.linear(&x[0], l),
+            |x, p| add_bias(low_rank(&x[0], &x[0], &w, &p[0], &p[1], rank), &b),
+        );
     }
     let w: Vec<half::bf16> = normal(1, OUT, INP).data.iter().map(|x| half::bf16::from_f32(*x)).collect();
     let storage = Storage::Bf16(Arc::new(w.iter().map(|x| x.to_bits()).collect()));
@@ -111,11 +117,13 @@ fn lora_beside_a_trainable_weight() {
 /// The factors (0 or 1/(1-p)) that dropout puts on an input of `rows x cols`, read through a layer that is nothing
 /// but the adapter path: W = 0, A = B = identity, s = 1, x = 1.
 pub(super) fn dropout_factors(rows: usize, cols: usize, dropout: f32, stream: u64, key: DropoutKey) -> Vec<f64> {
-    let identity = || Tensor::new(cols, cols, (0..cols * cols).map(|i| f32::from(u8::from(i / cols == i % cols))).collect());
+    let identity =
+        || Tensor::new(cols, cols, (0..cols * cols).map(|i| f32::from(u8::from(i / cols == i % cols))).collect());
     let params = store(&[identity(), identity()]);
     let lora = Lora { a: ParamId(0), b: ParamId(1), rank: cols, scaling: 1.0, dropout, dora: None, stream };
     let weight = Weight::Frozen(Frozen::from_f32(cols, cols, vec![0.0; cols * cols]));
-    let l = Linear { name: "probe".into(), in_features: cols, out_features: cols, weight, bias: None, lora: Some(lora) };
+    let l =
+        Linear { name: "probe".into(), in_features: cols, out_features: cols, weight, bias: None, lora: Some(lora) };
     let context = Context::new(1, Precision::F32);
     let mut tape = Tape::new(&context, &params, Some(key));
     let x = Var::constant(Tensor::new(rows, cols, vec![1.0; rows * cols]));
@@ -154,7 +162,10 @@ fn dropout_has_the_right_mean_and_depends_on_its_key_alone() {
         // No row or column is favoured: every column's share is near p.
         for c in 0..10 {
             let z = (0..2000).filter(|r| f[r * 10 + c] == 0.0).count() as f64 / 2000.0;
-            assert!((z - f64::from(p)).abs() < 6.0 * (f64::from(p) * (1.0 - f64::from(p)) / 2000.0).sqrt(), "column {c} of p = {p}: {z}");
+            assert!(
+                (z - f64::from(p)).abs() < 6.0 * (f64::from(p) * (1.0 - f64::from(p)) / 2000.0).sqrt(),
+                "column {c} of p = {p}: {z}"
+            );
         }
     }
     let f = |seed, micro_step, stream| dropout_factors(50, 10, 0.5, stream, DropoutKey { seed, micro_step });
@@ -174,7 +185,14 @@ fn dropout_is_off_without_a_key_and_at_zero() {
     let context = Context::new(1, Precision::F32);
     let x = Var::constant(normal(3, T, INP));
     let run = |p: f32, key: Option<DropoutKey>| {
-        let l = Linear { name: "m".into(), in_features: INP, out_features: OUT, weight: weight.clone(), bias: None, lora: Some(lora(0, 3, p, None)) };
+        let l = Linear {
+            name: "m".into(),
+            in_features: INP,
+            out_features: OUT,
+            weight: weight.clone(),
+            bias: None,
+            lora: Some(lora(0, 3, p, None)),
+        };
         let mut tape = Tape::new(&context, &params, key);
         let y = tape.linear(&x, &l);
         y.value.data.clone()
@@ -239,7 +257,14 @@ fn bf16_products_round_their_operands_and_sum_in_f32() {
     let (t, inp, out) = (3, 70, 9);
     let (x, w) = (normal(1, t, inp), normal(2, out, inp));
     let round = |t: &Tensor| t.data.iter().map(|x| half::bf16::from_f32(*x).to_f64()).collect::<Vec<_>>();
-    let l = Linear { name: "m".into(), in_features: inp, out_features: out, weight: Weight::Frozen(Frozen::from_f32(out, inp, w.data.clone())), bias: None, lora: None };
+    let l = Linear {
+        name: "m".into(),
+        in_features: inp,
+        out_features: out,
+        weight: Weight::Frozen(Frozen::from_f32(out, inp, w.data.clone())),
+        bias: None,
+        lora: None,
+    };
     let params = ParamStore::default();
     let context = Context::new(1, Precision::Bf16);
     let mut tape = Tape::eval(&context, &params);

@@ -6,7 +6,8 @@ use crate::op::{RopeLayout, RopeTable};
 
 #[test]
 fn add() {
-    Case::new("add", vec![normal(1, 3, 5), normal(2, 3, 5)], &[]).check(|tape, x| tape.add(&x[0], &x[1]), |x, _| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect());
+    Case::new("add", vec![normal(1, 3, 5), normal(2, 3, 5)], &[])
+        .check(|tape, x| tape.add(&x[0], &x[1]), |x, _| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect());
 }
 
 #[test]
@@ -38,8 +39,10 @@ fn swiglu() {
     // Far tails: silu goes to 0 on the left and to the identity on the right.
     gate.data[0] = -40.0;
     gate.data[1] = 40.0;
-    Case::new("swiglu", vec![gate, normal(2, 3, 6)], &[])
-        .check(|tape, x| tape.swiglu(&x[0], &x[1]), |x, _| x[0].iter().zip(&x[1]).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect());
+    Case::new("swiglu", vec![gate, normal(2, 3, 6)], &[]).check(
+        |tape, x| tape.swiglu(&x[0], &x[1]),
+        |x, _| x[0].iter().zip(&x[1]).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect(),
+    );
 }
 
 fn rms(x: &[f64], w: &[f64], eps: f64) -> Vec<f64> {
@@ -57,7 +60,8 @@ fn rms_norm_frozen_and_grouped() {
         let w = normal(2, width, 1);
         let weight = leak(Weight::Frozen(Frozen::from_f32(width, 1, w.data.clone())));
         let w = wide(&w);
-        Case::new("rms_norm", vec![normal(1, 3, cols)], &[]).check(|tape, x| tape.rms_norm(&x[0], weight, 1e-2), move |x, _| rms(&x[0], &w, f64::from(1e-2f32)));
+        Case::new("rms_norm", vec![normal(1, 3, cols)], &[])
+            .check(|tape, x| tape.rms_norm(&x[0], weight, 1e-2), move |x, _| rms(&x[0], &w, f64::from(1e-2f32)));
     }
 }
 
@@ -85,7 +89,16 @@ fn rms_norm_keeps_zero_rows_finite() {
 
 /// Rotation of pair (a, b) by position · inv_freq, on columns offset .. offset + 2·half of each head.
 #[allow(clippy::too_many_arguments)]
-fn rotated(x: &[f64], layout: RopeLayout, inv_freq: &[f32], factor: f64, positions: &[u32], heads: usize, head_dim: usize, offset: usize) -> Vec<f64> {
+fn rotated(
+    x: &[f64],
+    layout: RopeLayout,
+    inv_freq: &[f32],
+    factor: f64,
+    positions: &[u32],
+    heads: usize,
+    head_dim: usize,
+    offset: usize,
+) -> Vec<f64> {
     let half = inv_freq.len();
     let mut y = x.to_vec();
     for (t, p) in positions.iter().enumerate() {

@@ -8,7 +8,16 @@ const D: usize = 6;
 const E: usize = 8;
 
 fn rule(scoring: Scoring, k: usize) -> RouterRule {
-    RouterRule { scoring, num_experts_per_tok: k, n_group: 1, topk_group: 1, noaux_tc: false, norm_topk_prob: false, routed_scaling_factor: 1.0, bias: None }
+    RouterRule {
+        scoring,
+        num_experts_per_tok: k,
+        n_group: 1,
+        topk_group: 1,
+        noaux_tc: false,
+        norm_topk_prob: false,
+        routed_scaling_factor: 1.0,
+        bias: None,
+    }
 }
 
 fn scores(rule: &RouterRule, x: &[f64], w: &[f64], t: usize) -> Vec<f64> {
@@ -41,7 +50,8 @@ fn best(c: &[f64], k: usize) -> Vec<usize> {
 }
 
 fn chosen(rule: &RouterRule, s: &[f64]) -> Vec<usize> {
-    let mut c: Vec<f64> = s.iter().enumerate().map(|(i, s)| s + rule.bias.as_ref().map_or(0.0, |b| f64::from(b[i]))).collect();
+    let mut c: Vec<f64> =
+        s.iter().enumerate().map(|(i, s)| s + rule.bias.as_ref().map_or(0.0, |b| f64::from(b[i]))).collect();
     if rule.n_group > 1 {
         let size = E / rule.n_group;
         let groups: Vec<f64> = c
@@ -86,9 +96,11 @@ fn check(name: &'static str, rule: RouterRule) {
     assert_eq!(assignment.experts, weights(rule, &wide(&x), &wide(&gate), T).0, "{name}: chosen experts");
     let w = wide(&gate);
     // The frozen router still passes a gradient to x.
-    Case::new(name, vec![x.clone()], &[]).check(|tape, x| tape.route(&x[0], frozen, rule).1, |x, _| weights(rule, &x[0], &w, T).1);
+    Case::new(name, vec![x.clone()], &[])
+        .check(|tape, x| tape.route(&x[0], frozen, rule).1, |x, _| weights(rule, &x[0], &w, T).1);
     let trainable = leak(Weight::Param(ParamId(0)));
-    Case::new(name, vec![x], &[gate]).check(|tape, x| tape.route(&x[0], trainable, rule).1, |x, p| weights(rule, &x[0], &p[0], T).1);
+    Case::new(name, vec![x], &[gate])
+        .check(|tape, x| tape.route(&x[0], trainable, rule).1, |x, p| weights(rule, &x[0], &p[0], T).1);
 }
 
 #[test]
@@ -105,9 +117,20 @@ fn softmax_and_sigmoid_normalised_or_not() {
 #[test]
 fn groups_as_v2_and_v3_limit_them() {
     for topk_group in 1..=4 {
-        check("v2 groups", RouterRule { n_group: 4, topk_group, routed_scaling_factor: 16.0, ..rule(Scoring::Softmax, 2) });
+        check(
+            "v2 groups",
+            RouterRule { n_group: 4, topk_group, routed_scaling_factor: 16.0, ..rule(Scoring::Softmax, 2) },
+        );
         let bias = Some(Arc::new(normal(7, E, 1).data.iter().map(|b| 0.3 * b - 1.0).collect::<Vec<f32>>()));
-        let v3 = RouterRule { n_group: 4, topk_group, noaux_tc: true, norm_topk_prob: true, routed_scaling_factor: 2.5, bias, ..rule(Scoring::Sigmoid, 2) };
+        let v3 = RouterRule {
+            n_group: 4,
+            topk_group,
+            noaux_tc: true,
+            norm_topk_prob: true,
+            routed_scaling_factor: 2.5,
+            bias,
+            ..rule(Scoring::Sigmoid, 2)
+        };
         check("v3 groups", v3);
     }
 }
