@@ -28,7 +28,7 @@ impl Draw {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.index = self.index.wrapping_add(1);
         mix(self
             .key
@@ -37,7 +37,7 @@ impl Draw {
 
     /// Uniform in `0..bound`; 0 when `bound` is 0. Bias below `bound / 2^64`.
     pub fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+        ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
     /// Uniform in `low..=high` (`low` when the range is empty).
@@ -71,10 +71,10 @@ mod tests {
     fn a_draw_depends_on_its_position_only() {
         let mut a = Draw::new(7, 3);
         let mut b = Draw::new(7, 3);
-        let first: Vec<u64> = (0..5).map(|_| a.next()).collect();
-        assert_eq!(first, (0..5).map(|_| b.next()).collect::<Vec<_>>());
-        assert_ne!(first[0], Draw::new(7, 4).next());
-        assert_ne!(first[0], Draw::new(8, 3).next());
+        let first: Vec<u64> = (0..5).map(|_| a.next_u64()).collect();
+        assert_eq!(first, (0..5).map(|_| b.next_u64()).collect::<Vec<_>>());
+        assert_ne!(first[0], Draw::new(7, 4).next_u64());
+        assert_ne!(first[0], Draw::new(8, 3).next_u64());
     }
 
     #[test]
