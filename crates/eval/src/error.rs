@@ -65,9 +65,7 @@ pub enum EvalError {
         source: std::io::Error,
     },
     /// Two results that do not belong to the same cases cannot be paired.
-    #[error(
-        "cannot pair: the first result has {first} cases, the second {second}, {shared} in common"
-    )]
+    #[error("cannot pair: the first result has {first} cases, the second {second}, {shared} in common")]
     Unpaired {
         /// Cases before.
         first: usize,
@@ -86,10 +84,6 @@ impl EvalError {
     pub(crate) fn prompts(mut faults: Vec<String>, cases: usize) -> EvalError {
         let total = faults.len();
         faults.truncate(20);
-        EvalError::Prompts {
-            cases,
-            total,
-            faults,
-        }
+        EvalError::Prompts { cases, total, faults }
     }
 }

@@ -25,39 +25,21 @@ impl Share {
     /// Wilson's score interval (1927), which stays within 0..1 and is right for shares near 0 and 1 too.
     pub fn new(hits: usize, n: usize) -> Share {
         if n == 0 {
-            return Share {
-                hits,
-                n,
-                low: 0.0,
-                high: 1.0,
-            };
+            return Share { hits, n, low: 0.0, high: 1.0 };
         }
         let (count, p) = (n as f64, hits as f64 / n as f64);
         let z2 = Z95 * Z95;
         let centre = (p + z2 / (2.0 * count)) / (1.0 + z2 / count);
-        let half =
-            Z95 / (1.0 + z2 / count) * (p * (1.0 - p) / count + z2 / (4.0 * count * count)).sqrt();
+        let half = Z95 / (1.0 + z2 / count) * (p * (1.0 - p) / count + z2 / (4.0 * count * count)).sqrt();
         // At the ends the interval is closed exactly; floating point would leave 1e-17.
-        let low = if hits == 0 {
-            0.0
-        } else {
-            (centre - half).max(0.0)
-        };
-        let high = if hits == n {
-            1.0
-        } else {
-            (centre + half).min(1.0)
-        };
+        let low = if hits == 0 { 0.0 } else { (centre - half).max(0.0) };
+        let high = if hits == n { 1.0 } else { (centre + half).min(1.0) };
         Share { hits, n, low, high }
     }
 
     /// The share; 0 without cases.
     pub fn value(&self) -> f64 {
-        if self.n == 0 {
-            0.0
-        } else {
-            self.hits as f64 / self.n as f64
-        }
+        if self.n == 0 { 0.0 } else { self.hits as f64 / self.n as f64 }
     }
 }
 
@@ -90,10 +72,7 @@ impl Confusion {
                 *cell += 1;
             }
         }
-        Confusion {
-            classes: classes.iter().map(ToString::to_string).collect(),
-            counts,
-        }
+        Confusion { classes: classes.iter().map(ToString::to_string).collect(), counts }
     }
 
     /// Unweighted mean of the classes' F1; a class that neither occurs nor is predicted is left out.
@@ -108,11 +87,7 @@ impl Confusion {
                 scores.push(2.0 * hit as f64 / (truth + predicted) as f64);
             }
         }
-        if scores.is_empty() {
-            0.0
-        } else {
-            scores.iter().sum::<f64>() / scores.len() as f64
-        }
+        if scores.is_empty() { 0.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
     }
 
     /// What always answering the most frequent true class would reach.
@@ -125,11 +100,7 @@ impl Confusion {
         for (row, n) in counts.iter_mut().zip(truth) {
             row[top] = n;
         }
-        Confusion {
-            classes: self.classes.clone(),
-            counts,
-        }
-        .macro_f1()
+        Confusion { classes: self.classes.clone(), counts }.macro_f1()
     }
 }
 
@@ -160,12 +131,7 @@ pub fn bootstrap(n: usize, seed: u64, figure: impl Fn(&[usize]) -> f64) -> Estim
     let all: Vec<usize> = (0..n).collect();
     let value = figure(&all);
     if n == 0 {
-        return Estimate {
-            value,
-            n,
-            low: value,
-            high: value,
-        };
+        return Estimate { value, n, low: value, high: value };
     }
     let mut draws: Vec<f64> = (0..RESAMPLES)
         .map(|round| {
@@ -176,21 +142,13 @@ pub fn bootstrap(n: usize, seed: u64, figure: impl Fn(&[usize]) -> f64) -> Estim
         .collect();
     draws.sort_by(f64::total_cmp);
     let at = |q: f64| draws[((RESAMPLES - 1) as f64 * q).round() as usize];
-    Estimate {
-        value,
-        n,
-        low: at(0.025),
-        high: at(0.975),
-    }
+    Estimate { value, n, low: at(0.025), high: at(0.975) }
 }
 
 /// Macro-F1 with its bootstrap interval.
 pub fn macro_f1(classes: &[&str], pairs: &[ClassPair], seed: u64) -> Estimate {
     bootstrap(pairs.len(), seed, |sample| {
-        let picked: Vec<ClassPair> = sample
-            .iter()
-            .filter_map(|&i| pairs.get(i).copied())
-            .collect();
+        let picked: Vec<ClassPair> = sample.iter().filter_map(|&i| pairs.get(i).copied()).collect();
         Confusion::new(classes, &picked).macro_f1()
     })
 }
@@ -224,14 +182,7 @@ mod tests {
     #[test]
     fn macro_f1_by_hand() {
         // a: truth 3, predicted 2, hits 2 -> 4/5; b: truth 2, predicted 2, hits 1 -> 2/4; c: truth 1, predicted 1 -> 1.
-        let pairs = [
-            (0, Some(0)),
-            (0, Some(0)),
-            (0, Some(1)),
-            (1, Some(1)),
-            (1, None),
-            (2, Some(2)),
-        ];
+        let pairs = [(0, Some(0)), (0, Some(0)), (0, Some(1)), (1, Some(1)), (1, None), (2, Some(2))];
         let confusion = Confusion::new(&["a", "b", "c"], &pairs);
         near(confusion.macro_f1(), (0.8 + 0.5 + 1.0) / 3.0, 1e-12);
         assert_eq!(confusion.counts[1], [0, 1, 0, 1]);
@@ -241,9 +192,8 @@ mod tests {
 
     #[test]
     fn the_bootstrap_is_seeded_and_holds_the_figure() {
-        let pairs: Vec<ClassPair> = (0..100)
-            .map(|i| (i % 3, Some(if i % 10 == 0 { (i + 1) % 3 } else { i % 3 })))
-            .collect();
+        let pairs: Vec<ClassPair> =
+            (0..100).map(|i| (i % 3, Some(if i % 10 == 0 { (i + 1) % 3 } else { i % 3 }))).collect();
         let first = macro_f1(&["a", "b", "c"], &pairs, 7);
         assert_eq!(first, macro_f1(&["a", "b", "c"], &pairs, 7));
         assert!(first.low < first.value && first.value < first.high);

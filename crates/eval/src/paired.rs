@@ -45,11 +45,7 @@ impl Paired {
             gained,
             lost,
             both,
-            difference: if n == 0 {
-                0.0
-            } else {
-                (gained as f64 - lost as f64) / n as f64
-            },
+            difference: if n == 0 { 0.0 } else { (gained as f64 - lost as f64) / n as f64 },
             low,
             high,
             p: mcnemar(gained, lost),
@@ -59,16 +55,8 @@ impl Paired {
 
 impl fmt::Display for Paired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let p = if self.p < 1e-4 {
-            "< 0.0001".to_string()
-        } else {
-            format!("= {:.4}", self.p)
-        };
-        write!(
-            f,
-            "{:+.3} [{:+.3}, {:+.3}], p {p}",
-            self.difference, self.low, self.high
-        )
+        let p = if self.p < 1e-4 { "< 0.0001".to_string() } else { format!("= {:.4}", self.p) };
+        write!(f, "{:+.3} [{:+.3}, {:+.3}], p {p}", self.difference, self.low, self.high)
     }
 }
 
@@ -103,11 +91,7 @@ fn interval(both: usize, gained: usize, lost: usize, neither: usize) -> (f64, f6
         // Continuity correction of the method for positive association.
         numerator = (numerator - n as f64 / 2.0).max(0.0);
     }
-    let phi = if margins == 0.0 {
-        0.0
-    } else {
-        numerator / margins
-    };
+    let phi = if margins == 0.0 { 0.0 } else { numerator / margins };
     let theta = after.value() - before.value();
     let width = |x: f64, y: f64| (x * x - 2.0 * phi * x * y + y * y).max(0.0).sqrt();
     let low = theta - width(after.value() - after.low, before.high - before.value());
@@ -122,12 +106,7 @@ mod tests {
     fn paired(both: usize, gained: usize, lost: usize, neither: usize) -> Paired {
         let mut before = Vec::new();
         let mut after = Vec::new();
-        for (count, x, y) in [
-            (both, true, true),
-            (gained, false, true),
-            (lost, true, false),
-            (neither, false, false),
-        ] {
+        for (count, x, y) in [(both, true, true), (gained, false, true), (lost, true, false), (neither, false, false)] {
             before.extend(std::iter::repeat_n(x, count));
             after.extend(std::iter::repeat_n(y, count));
         }
@@ -138,11 +117,7 @@ mod tests {
     fn mcnemar_agrees_with_reference_values() {
         // statsmodels mcnemar(exact=True).
         for (b, c, p) in [(30, 15, 0.035_698), (6, 16, 0.052_479), (12, 28, 0.016_589)] {
-            assert!(
-                (mcnemar(b, c) - p).abs() < 1e-6,
-                "({b}, {c}): {}",
-                mcnemar(b, c)
-            );
+            assert!((mcnemar(b, c) - p).abs() < 1e-6, "({b}, {c}): {}", mcnemar(b, c));
         }
         assert_eq!(mcnemar(0, 0), 1.0);
         assert_eq!(mcnemar(5, 5), 1.0);
@@ -155,12 +130,7 @@ mod tests {
         // Newcombe 1998, table III, method 10: (e, f, g, h) = (36, 12, 2, 0): 0.2000, 0.0569 to 0.3404.
         let a = paired(36, 12, 2, 0);
         assert!((a.difference - 0.2).abs() < 1e-12);
-        assert!(
-            (a.low - 0.0569).abs() < 1e-3 && (a.high - 0.3404).abs() < 1e-3,
-            "{} {}",
-            a.low,
-            a.high
-        );
+        assert!((a.low - 0.0569).abs() < 1e-3 && (a.high - 0.3404).abs() < 1e-3, "{} {}", a.low, a.high);
     }
 
     #[test]

@@ -21,18 +21,13 @@ fn mix(mut z: u64) -> u64 {
 impl Draw {
     /// The sequence `stream` of `seed`.
     pub fn new(seed: u64, stream: u64) -> Draw {
-        Draw {
-            key: mix(mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)) ^ stream),
-            index: 0,
-        }
+        Draw { key: mix(mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)) ^ stream), index: 0 }
     }
 
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.index = self.index.wrapping_add(1);
-        mix(self
-            .key
-            .wrapping_add(self.index.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        mix(self.key.wrapping_add(self.index.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
     }
 
     /// Uniform in `0..bound`; 0 when `bound` is 0. Bias below `bound / 2^64`.
@@ -85,10 +80,7 @@ mod tests {
             counts[draw.below(10)] += 1;
         }
         // Chi-square with 9 degrees of freedom: 27.9 is the 99.9 % point.
-        let chi: f64 = counts
-            .iter()
-            .map(|&c| (f64::from(c) - 1000.0).powi(2) / 1000.0)
-            .sum();
+        let chi: f64 = counts.iter().map(|&c| (f64::from(c) - 1000.0).powi(2) / 1000.0).sum();
         assert!(chi < 27.9, "chi-square {chi}");
     }
 

@@ -28,11 +28,7 @@ pub struct EvalOptions {
 
 impl Default for EvalOptions {
     fn default() -> Self {
-        EvalOptions {
-            max_new_tokens: 512,
-            max_batch: 32,
-            seed: 42,
-        }
+        EvalOptions { max_new_tokens: 512, max_batch: 32, seed: 42 }
     }
 }
 
@@ -115,21 +111,12 @@ pub fn evaluate(
     mut progress: impl FnMut(usize),
 ) -> Result<Evaluation, EvalError> {
     let prompts = prompts(task, encoder)?;
-    let sampling = Sampling {
-        temperature: 0.0,
-        max_new_tokens: options.max_new_tokens,
-        ..Sampling::default()
-    };
+    let sampling = Sampling { temperature: 0.0, max_new_tokens: options.max_new_tokens, ..Sampling::default() };
     let requests: Vec<Request> = prompts
         .iter()
-        .map(|prompt| Request {
-            prompt_ids: prompt.ids.clone(),
-            sampling: sampling.clone(),
-            key: 0,
-        })
+        .map(|prompt| Request { prompt_ids: prompt.ids.clone(), sampling: sampling.clone(), key: 0 })
         .collect();
-    let generator =
-        Generator::new(model, encoder.tokenizer(), end_ids).with_max_batch(options.max_batch);
+    let generator = Generator::new(model, encoder.tokenizer(), end_ids).with_max_batch(options.max_batch);
     let start = Instant::now();
     let mut finished = 0;
     let completions = generator.generate(&requests, |event| {
@@ -173,11 +160,7 @@ fn prompts(task: &Task, encoder: &Encoder) -> Result<Vec<Prompt>, EvalError> {
             Err(error) => faults.push(format!("case `{}`: {error}", case.id)),
         }
     }
-    if faults.is_empty() {
-        Ok(prompts)
-    } else {
-        Err(EvalError::prompts(faults, task.cases.len()))
-    }
+    if faults.is_empty() { Ok(prompts) } else { Err(EvalError::prompts(faults, task.cases.len())) }
 }
 
 /// Figures of records.
@@ -187,14 +170,8 @@ pub fn figures(scorer: &Scorer, records: &[Record], seconds: f64, seed: u64) -> 
         .iter()
         .enumerate()
         .map(|(at, name)| {
-            let hits = records
-                .iter()
-                .filter(|record| record.hits.get(at) == Some(&true))
-                .count();
-            Measured {
-                name: (*name).to_string(),
-                share: Share::new(hits, records.len()),
-            }
+            let hits = records.iter().filter(|record| record.hits.get(at) == Some(&true)).count();
+            Measured { name: (*name).to_string(), share: Share::new(hits, records.len()) }
         })
         .collect();
     let classes = scorer.classes();
@@ -223,17 +200,11 @@ impl Evaluation {
             lines.push_str(&serde_json::to_string(record)?);
             lines.push('\n');
         }
-        std::fs::create_dir_all(dir).map_err(|source| EvalError::Write {
-            path: dir.into(),
-            source,
-        })?;
+        std::fs::create_dir_all(dir).map_err(|source| EvalError::Write { path: dir.into(), source })?;
         let outputs = dir.join(format!("{}.jsonl", self.figures.task));
         let figures = dir.join(format!("{}.json", self.figures.task));
         write_atomic(&outputs, lines.as_bytes())?;
-        write_atomic(
-            &figures,
-            serde_json::to_string_pretty(&self.figures)?.as_bytes(),
-        )?;
+        write_atomic(&figures, serde_json::to_string_pretty(&self.figures)?.as_bytes())?;
         Ok((outputs, figures))
     }
 
@@ -265,62 +236,32 @@ pub struct Comparison {
 ///
 /// # Errors
 /// [`EvalError::Unpaired`] when they are not of the same cases in the same order.
-pub fn compare(
-    scorer: &Scorer,
-    before: &[Record],
-    after: &[Record],
-    seed: u64,
-) -> Result<Comparison, EvalError> {
-    if before.len() != after.len()
-        || before
-            .iter()
-            .zip(after)
-            .any(|(a, b)| a.id != b.id || a.gold != b.gold)
-    {
-        let shared = before
-            .iter()
-            .filter(|a| after.iter().any(|b| a.id == b.id && a.gold == b.gold))
-            .count();
-        return Err(EvalError::Unpaired {
-            first: before.len(),
-            second: after.len(),
-            shared,
-        });
+pub fn compare(scorer: &Scorer, before: &[Record], after: &[Record], seed: u64) -> Result<Comparison, EvalError> {
+    if before.len() != after.len() || before.iter().zip(after).any(|(a, b)| a.id != b.id || a.gold != b.gold) {
+        let shared = before.iter().filter(|a| after.iter().any(|b| a.id == b.id && a.gold == b.gold)).count();
+        return Err(EvalError::Unpaired { first: before.len(), second: after.len(), shared });
     }
     let hits = |records: &[Record], at: usize| -> Vec<bool> {
-        records
-            .iter()
-            .map(|record| record.hits.get(at) == Some(&true))
-            .collect()
+        records.iter().map(|record| record.hits.get(at) == Some(&true)).collect()
     };
     let measures = scorer
         .measures()
         .iter()
         .enumerate()
-        .map(|(at, name)| {
-            (
-                (*name).to_string(),
-                Paired::new(&hits(before, at), &hits(after, at)),
-            )
-        })
+        .map(|(at, name)| ((*name).to_string(), Paired::new(&hits(before, at), &hits(after, at))))
         .collect();
     let classes = scorer.classes();
     let f1 = (!classes.is_empty()).then(|| {
         bootstrap(before.len(), seed, |sample| {
             let of = |records: &[Record]| {
-                let pairs: Vec<ClassPair> = sample
-                    .iter()
-                    .filter_map(|&i| records.get(i).and_then(|record| record.class))
-                    .collect();
+                let pairs: Vec<ClassPair> =
+                    sample.iter().filter_map(|&i| records.get(i).and_then(|record| record.class)).collect();
                 Confusion::new(classes, &pairs).macro_f1()
             };
             of(after) - of(before)
         })
     });
-    Ok(Comparison {
-        measures,
-        macro_f1: f1,
-    })
+    Ok(Comparison { measures, macro_f1: f1 })
 }
 
 #[cfg(test)]
@@ -357,25 +298,14 @@ mod tests {
 
     #[test]
     fn figures_count_what_the_records_hold() {
-        let (scorer, records) =
-            records(|i, gold| if i % 3 == 0 { "no".into() } else { gold.into() });
+        let (scorer, records) = records(|i, gold| if i % 3 == 0 { "no".into() } else { gold.into() });
         let figures = figures(&scorer, &records, 1.0, 1);
-        assert_eq!(
-            figures
-                .measures
-                .iter()
-                .map(|m| m.share.hits)
-                .collect::<Vec<_>>(),
-            [40, 40, 40]
-        );
+        assert_eq!(figures.measures.iter().map(|m| m.share.hits).collect::<Vec<_>>(), [40, 40, 40]);
         assert_eq!((figures.n, figures.output_tokens), (60, 120));
         let confusion = figures.confusion.unwrap();
         assert_eq!(confusion.counts.iter().map(|row| row[3]).sum::<usize>(), 20);
         let f1 = figures.macro_f1.unwrap();
-        assert!(
-            f1.low < 0.8 && f1.high > 0.8 && figures.majority_f1.unwrap() < 0.4,
-            "{f1}"
-        );
+        assert!(f1.low < 0.8 && f1.high > 0.8 && figures.majority_f1.unwrap() < 0.4, "{f1}");
     }
 
     #[test]
@@ -383,41 +313,25 @@ mod tests {
         let (scorer, before) = records(|_, _| "no".into());
         let (_, after) = records(|_, gold| gold.into());
         let comparison = compare(&scorer, &before, &after, 1).unwrap();
-        assert!(
-            comparison
-                .measures
-                .iter()
-                .all(|(_, paired)| paired.gained == 60 && paired.lost == 0)
-        );
+        assert!(comparison.measures.iter().all(|(_, paired)| paired.gained == 60 && paired.lost == 0));
         assert_eq!(comparison.macro_f1.unwrap().value, 1.0);
         assert!(matches!(
             compare(&scorer, &before, &after[1..], 1),
-            Err(EvalError::Unpaired {
-                first: 60,
-                second: 59,
-                shared: 59
-            })
+            Err(EvalError::Unpaired { first: 60, second: 59, shared: 59 })
         ));
     }
 
     #[test]
     fn saved_records_come_back() {
         let (scorer, records) = records(|i, gold| if i == 0 { "no".into() } else { gold.into() });
-        let evaluation = Evaluation {
-            figures: figures(&scorer, &records, 1.0, 1),
-            records,
-        };
+        let evaluation = Evaluation { figures: figures(&scorer, &records, 1.0, 1), records };
         assert_eq!(evaluation.note_counts(), [("schema".to_string(), 1)]);
         let dir = tempfile::tempdir().unwrap();
         let (outputs, figures) = evaluation.save(&dir.path().join("eval")).unwrap();
-        let read: Vec<Record> = std::fs::read_to_string(outputs)
-            .unwrap()
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect();
+        let read: Vec<Record> =
+            std::fs::read_to_string(outputs).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(read, evaluation.records);
-        let read: Figures =
-            serde_json::from_str(&std::fs::read_to_string(figures).unwrap()).unwrap();
+        let read: Figures = serde_json::from_str(&std::fs::read_to_string(figures).unwrap()).unwrap();
         assert_eq!(read, evaluation.figures);
     }
 }

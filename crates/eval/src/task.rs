@@ -37,17 +37,10 @@ impl Task {
     /// # Errors
     /// An unreadable file, or the rows that are not cases of this task.
     pub fn read(path: &Path, scorer: Scorer, limit: Option<usize>) -> Result<Task, EvalError> {
-        let text = std::fs::read_to_string(path).map_err(|source| EvalError::Read {
-            path: path.into(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path).map_err(|source| EvalError::Read { path: path.into(), source })?;
         let mut cases = Vec::new();
         let (mut rows, mut faults) = (0, Vec::new());
-        for (number, line) in text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim().is_empty())
-        {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             rows += 1;
             match case(line, number + 1, &scorer) {
                 Ok(case) => cases.push(case),
@@ -60,13 +53,7 @@ impl Task {
             if total == 0 {
                 faults.push("the file holds no row".into());
             }
-            return Err(EvalError::Cases {
-                path: path.into(),
-                task: scorer.name().into(),
-                rows,
-                total,
-                faults,
-            });
+            return Err(EvalError::Cases { path: path.into(), task: scorer.name().into(), rows, total, faults });
         }
         cases.truncate(limit.unwrap_or(usize::MAX));
         Ok(Task { scorer, cases })
@@ -74,56 +61,29 @@ impl Task {
 }
 
 fn asked(question: String) -> Conversation {
-    Conversation {
-        messages: vec![Message::user(question)],
-        ..Conversation::default()
-    }
+    Conversation { messages: vec![Message::user(question)], ..Conversation::default() }
 }
 
 fn case(line: &str, number: usize, scorer: &Scorer) -> Result<Case, String> {
     let row: Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
-    let id = row
-        .get("id")
-        .and_then(Value::as_str)
-        .map_or_else(|| format!("line-{number}"), str::to_string);
+    let id = row.get("id").and_then(Value::as_str).map_or_else(|| format!("line-{number}"), str::to_string);
     if let Some(prompt) = row.get("prompt").and_then(Value::as_str) {
-        let gold = row
-            .pointer("/raw_answers/0")
-            .and_then(Value::as_str)
-            .ok_or("`raw_answers` holds no text")?;
-        let question =
-            intent::question(prompt).ok_or("`prompt` ends in no question of ESFT's form")?;
+        let gold = row.pointer("/raw_answers/0").and_then(Value::as_str).ok_or("`raw_answers` holds no text")?;
+        let question = intent::question(prompt).ok_or("`prompt` ends in no question of ESFT's form")?;
         scorer.check_gold(gold)?;
         let id = row.get("idx").map_or(id, |idx| format!("idx-{idx}"));
-        return Ok(Case {
-            id,
-            prompt: asked(question),
-            gold: gold.to_string(),
-        });
+        return Ok(Case { id, prompt: asked(question), gold: gold.to_string() });
     }
-    let mut prompt: Conversation =
-        serde_json::from_value(row).map_err(|error| error.to_string())?;
+    let mut prompt: Conversation = serde_json::from_value(row).map_err(|error| error.to_string())?;
     if let Some(fault) = prompt.faults().first() {
         return Err(fault.to_string());
     }
-    let gold = prompt
-        .messages
-        .pop()
-        .filter(Message::is_assistant)
-        .ok_or("the last message is not the assistant's")?;
-    if prompt
-        .messages
-        .last()
-        .is_none_or(|turn| turn.role != "user")
-    {
+    let gold = prompt.messages.pop().filter(Message::is_assistant).ok_or("the last message is not the assistant's")?;
+    if prompt.messages.last().is_none_or(|turn| turn.role != "user") {
         return Err("no user message stands before the gold answer".into());
     }
     scorer.check_gold(&gold.content)?;
-    Ok(Case {
-        id,
-        prompt,
-        gold: gold.content,
-    })
+    Ok(Case { id, prompt, gold: gold.content })
 }
 
 #[cfg(test)]
@@ -141,18 +101,11 @@ mod tests {
         let cases = Generator::new(&policy, 1).cases(20, &[Language::En, Language::Zh]);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("held_out.jsonl");
-        std::fs::write(
-            &path,
-            cases.iter().map(|c| c.to_row() + "\n").collect::<String>(),
-        )
-        .unwrap();
+        std::fs::write(&path, cases.iter().map(|c| c.to_row() + "\n").collect::<String>()).unwrap();
         let task = Task::read(&path, Scorer::Credit(policy), None).unwrap();
         assert_eq!(task.cases.len(), 20);
         for (case, read) in cases.iter().zip(&task.cases) {
-            assert_eq!(
-                (&read.gold, &read.prompt.messages[0].content),
-                (&case.answer, &case.prompt)
-            );
+            assert_eq!((&read.gold, &read.prompt.messages[0].content), (&case.answer, &case.prompt));
             assert_eq!(read.prompt.messages.len(), 1);
         }
         assert_eq!(task.cases[1].id, "line-2");
@@ -171,36 +124,16 @@ mod tests {
         ];
         std::fs::write(&path, rows.join("\n")).unwrap();
         let error = Task::read(&path, Scorer::Exact, None).unwrap_err();
-        let EvalError::Cases {
-            rows,
-            total,
-            faults,
-            ..
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let EvalError::Cases { rows, total, faults, .. } = error else { panic!("{error}") };
         assert_eq!((rows, total), (5, 4));
-        assert!(
-            faults
-                .iter()
-                .zip([2, 3, 4, 5])
-                .all(|(f, n)| f.starts_with(&format!("line {n}:"))),
-            "{faults:?}"
-        );
+        assert!(faults.iter().zip([2, 3, 4, 5]).all(|(f, n)| f.starts_with(&format!("line {n}:"))), "{faults:?}");
         let error = Task::read(&path, Scorer::Credit(policy()), None).unwrap_err();
-        assert!(
-            matches!(error, EvalError::Cases { total: 5, .. }),
-            "a gold answer that is no form: {error}"
-        );
+        assert!(matches!(error, EvalError::Cases { total: 5, .. }), "a gold answer that is no form: {error}");
     }
 
     #[test]
     fn esft_rows_are_cases() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../../shared/data/esft/eval/intent.jsonl"
-        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/esft/eval/intent.jsonl");
         if !Path::new(path).exists() {
             println!("skipped: ../shared/data/esft/eval/intent.jsonl is absent");
             return;
@@ -208,23 +141,8 @@ mod tests {
         let task = Task::read(Path::new(path), Scorer::Intent, Some(50)).unwrap();
         assert_eq!(task.cases.len(), 50);
         assert_eq!(task.cases[0].id, "idx-0");
-        assert!(
-            task.cases[0].prompt.messages[0]
-                .content
-                .contains("追剧的闹钟")
-        );
-        let train = Path::new(path)
-            .parent()
-            .unwrap()
-            .parent()
-            .unwrap()
-            .join("train/intent.jsonl");
-        assert_eq!(
-            Task::read(&train, Scorer::Intent, None)
-                .unwrap()
-                .cases
-                .len(),
-            7_280
-        );
+        assert!(task.cases[0].prompt.messages[0].content.contains("追剧的闹钟"));
+        let train = Path::new(path).parent().unwrap().parent().unwrap().join("train/intent.jsonl");
+        assert_eq!(Task::read(&train, Scorer::Intent, None).unwrap().cases.len(), 7_280);
     }
 }

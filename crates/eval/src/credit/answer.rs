@@ -58,7 +58,8 @@ impl Answer {
 mod tests {
     use super::*;
 
-    const GOOD: &str = r#"{"steps":[["a",3,5,5],["b","x",0,5],["c",null,0,5]],"total":5,"decision":"decline","reasons":["b"]}"#;
+    const GOOD: &str =
+        r#"{"steps":[["a",3,5,5],["b","x",0,5],["c",null,0,5]],"total":5,"decision":"decline","reasons":["b"]}"#;
 
     #[test]
     fn the_form_round_trips() {

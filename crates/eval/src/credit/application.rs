@@ -51,9 +51,7 @@ impl Application {
             let shown = match (&factor.kind, value) {
                 (_, Value::Missing) => StepValue::Missing,
                 (Kind::Choice { options }, Value::Choice(index)) => {
-                    options.get(index).map_or(StepValue::Missing, |option| {
-                        StepValue::Code(option.code.clone())
-                    })
+                    options.get(index).map_or(StepValue::Missing, |option| StepValue::Code(option.code.clone()))
                 }
                 (_, Value::Number(number)) => StepValue::Number(u64::from(number)),
                 (_, Value::Choice(_)) => StepValue::Missing,
@@ -63,20 +61,10 @@ impl Application {
             } else if points <= factor.reason_at_most {
                 reasons.push(factor.key.clone());
             }
-            steps.push(Step(
-                factor.key.clone(),
-                shown,
-                u64::from(points),
-                u64::from(sum),
-            ));
+            steps.push(Step(factor.key.clone(), shown, u64::from(points), u64::from(sum)));
         }
         let decision = policy.decide(sum, self.values.contains(&Value::Missing));
-        Answer {
-            steps,
-            total: u64::from(sum),
-            decision: decision.as_str().to_string(),
-            reasons,
-        }
+        Answer { steps, total: u64::from(sum), decision: decision.as_str().to_string(), reasons }
     }
 
     /// The application behind an answer of the policy's form; `None` when a value does not fit the policy.
@@ -88,9 +76,7 @@ impl Application {
         for (factor, step) in policy.factors.iter().zip(&answer.steps) {
             values.push(match (&factor.kind, &step.1) {
                 (_, StepValue::Missing) => Value::Missing,
-                (Kind::Number { .. }, StepValue::Number(number)) => {
-                    Value::Number(u32::try_from(*number).ok()?)
-                }
+                (Kind::Number { .. }, StepValue::Number(number)) => Value::Number(u32::try_from(*number).ok()?),
                 (Kind::Choice { options }, StepValue::Code(code)) => {
                     Value::Choice(options.iter().position(|option| option.code == *code)?)
                 }

@@ -56,57 +56,26 @@ struct Wording {
 }
 
 const EN: Wording = Wording {
-    asks: &[
-        "Assess this loan application.",
-        "Decide on this credit application.",
-        "Check this loan request.",
-    ],
+    asks: &["Assess this loan application.", "Decide on this credit application.", "Check this loan request."],
     separators: &[(": ", "\n"), (" = ", "; "), (": ", ", ")],
-    names: &[
-        "Anna Berg",
-        "Tom Hill",
-        "Maria Lopez",
-        "John Stone",
-        "Eva Lind",
-        "Paul Weber",
-        "Li Na",
-        "Sam Reed",
-    ],
+    names: &["Anna Berg", "Tom Hill", "Maria Lopez", "John Stone", "Eva Lind", "Paul Weber", "Li Na", "Sam Reed"],
     name: "name",
     cities: &["Berlin", "Madrid", "Oslo", "Boston", "Leeds", "Turin"],
     city: "city",
     age: ("age", "{}"),
-    notes: &[
-        "prefers e-mail",
-        "called on Monday",
-        "has a dog",
-        "speaks German",
-        "new phone number",
-    ],
+    notes: &["prefers e-mail", "called on Monday", "has a dog", "speaks German", "new phone number"],
     unknown: &["not stated", "unknown"],
 };
 
 const ZH: Wording = Wording {
-    asks: &[
-        "请评估这份贷款申请。",
-        "请对这份信贷申请作出决定。",
-        "请审核这份贷款请求。",
-    ],
+    asks: &["请评估这份贷款申请。", "请对这份信贷申请作出决定。", "请审核这份贷款请求。"],
     separators: &[("：", "\n"), ("：", "；"), ("=", "，")],
-    names: &[
-        "王芳", "李强", "张伟", "刘洋", "陈静", "赵敏", "周杰", "孙丽",
-    ],
+    names: &["王芳", "李强", "张伟", "刘洋", "陈静", "赵敏", "周杰", "孙丽"],
     name: "姓名",
     cities: &["北京", "上海", "广州", "成都", "武汉", "西安"],
     city: "城市",
     age: ("年龄", "{}岁"),
-    notes: &[
-        "希望用邮件联系",
-        "周一来过电话",
-        "养了一只狗",
-        "会说英语",
-        "换了新电话",
-    ],
+    notes: &["希望用邮件联系", "周一来过电话", "养了一只狗", "会说英语", "换了新电话"],
     unknown: &["未提供", "不详"],
 };
 
@@ -116,12 +85,7 @@ const GOOD: [usize; 3] = [90, 60, 20];
 impl<'a> Generator<'a> {
     /// Cases of `seed`.
     pub fn new(policy: &'a Policy, seed: u64) -> Generator<'a> {
-        Generator {
-            policy,
-            seed,
-            next: 0,
-            seen: HashSet::new(),
-        }
+        Generator { policy, seed, next: 0, seen: HashSet::new() }
     }
 
     /// The next `count` cases in one of `languages` each.
@@ -131,9 +95,7 @@ impl<'a> Generator<'a> {
             let number = self.next;
             self.next += 1;
             let mut draw = Draw::new(self.seed, number);
-            let application = Application {
-                values: values(self.policy, &mut draw),
-            };
+            let application = Application { values: values(self.policy, &mut draw) };
             if !self.seen.insert(application.clone()) {
                 continue;
             }
@@ -172,8 +134,7 @@ fn values(policy: &Policy, draw: &mut Draw) -> Vec<Value> {
                     from = to + 1;
                 }
                 ranges.sort_by_key(|&(points, from, _)| (std::cmp::Reverse(points), from));
-                let &(_, low, high) =
-                    &ranges[tilted(&(0..ranges.len()).collect::<Vec<_>>(), good, draw)];
+                let &(_, low, high) = &ranges[tilted(&(0..ranges.len()).collect::<Vec<_>>(), good, draw)];
                 // A quarter of the numbers lie at a bound, where the rule is decided.
                 Value::Number(match draw.below(8) {
                     0 => low,
@@ -195,11 +156,7 @@ fn values(policy: &Policy, draw: &mut Draw) -> Vec<Value> {
 /// An item of the better half of `best_first` in `good` of a hundred draws, else of the worse half.
 fn tilted(best_first: &[usize], good: usize, draw: &mut Draw) -> usize {
     let (better, worse) = best_first.split_at(best_first.len().div_ceil(2));
-    let half = if draw.percent(good) || worse.is_empty() {
-        better
-    } else {
-        worse
-    };
+    let half = if draw.percent(good) || worse.is_empty() { better } else { worse };
     draw.pick(half).copied().unwrap_or(0)
 }
 
@@ -212,19 +169,14 @@ fn written(factor: &Factor, value: Value, language: Language, draw: &mut Draw) -
         (Kind::Number { values, .. }, Value::Number(number)) => {
             Some(one(values.of(language), draw).replace("{}", &number.to_string()))
         }
-        (Kind::Choice { options }, Value::Choice(index)) => options
-            .get(index)
-            .map(|option| one(option.words.of(language), draw).to_string()),
+        (Kind::Choice { options }, Value::Choice(index)) => {
+            options.get(index).map(|option| one(option.words.of(language), draw).to_string())
+        }
         _ => None,
     }
 }
 
-fn write(
-    policy: &Policy,
-    application: &Application,
-    language: Language,
-    draw: &mut Draw,
-) -> String {
+fn write(policy: &Policy, application: &Application, language: Language, draw: &mut Draw) -> String {
     let words = match language {
         Language::En => &EN,
         Language::Zh => &ZH,
@@ -236,18 +188,13 @@ fn write(
         match written(factor, value, language, draw) {
             Some(text) => fields.push(format!("{label}{colon}{text}")),
             // A missing field is named as unknown or not there at all.
-            None if draw.percent(50) => {
-                fields.push(format!("{label}{colon}{}", one(words.unknown, draw)))
-            }
+            None if draw.percent(50) => fields.push(format!("{label}{colon}{}", one(words.unknown, draw))),
             None => {}
         }
     }
     if draw.percent(40) {
         let (label, text) = words.age;
-        fields.push(format!(
-            "{label}{colon}{}",
-            text.replace("{}", &draw.between(19, 75).to_string())
-        ));
+        fields.push(format!("{label}{colon}{}", text.replace("{}", &draw.between(19, 75).to_string())));
     }
     if draw.percent(30) {
         fields.push(format!("{}{colon}{}", words.city, one(words.cities, draw)));
@@ -257,10 +204,7 @@ fn write(
     }
     draw.shuffle(&mut fields);
     if draw.percent(60) {
-        fields.insert(
-            0,
-            format!("{}{colon}{}", words.name, one(words.names, draw)),
-        );
+        fields.insert(0, format!("{}{colon}{}", words.name, one(words.names, draw)));
     }
     format!("{}\n{}", one(words.asks, draw), fields.join(separator))
 }
@@ -290,19 +234,11 @@ mod tests {
     fn a_changed_digit_is_always_caught() {
         let policy = policy();
         for case in Generator::new(&policy, 4).cases(300, &BOTH) {
-            for (at, byte) in case
-                .answer
-                .bytes()
-                .enumerate()
-                .filter(|(_, b)| b.is_ascii_digit())
-            {
+            for (at, byte) in case.answer.bytes().enumerate().filter(|(_, b)| b.is_ascii_digit()) {
                 let mut text = case.answer.clone().into_bytes();
                 text[at] = if byte == b'9' { b'8' } else { byte + 1 };
                 let text = String::from_utf8(text).unwrap();
-                assert!(
-                    !check(&policy, &case.application, &text).policy_ok(),
-                    "{text}"
-                );
+                assert!(!check(&policy, &case.application, &text).policy_ok(), "{text}");
             }
         }
     }
@@ -316,24 +252,15 @@ mod tests {
         let seen: HashSet<&Application> = train.iter().map(|c| &c.application).collect();
         assert_eq!(seen.len(), train.len());
         assert!(held_out.iter().all(|c| !seen.contains(&c.application)));
-        let texts: HashSet<&str> = train
-            .iter()
-            .chain(&held_out)
-            .map(|c| c.prompt.as_str())
-            .collect();
+        let texts: HashSet<&str> = train.iter().chain(&held_out).map(|c| c.prompt.as_str()).collect();
         assert_eq!(texts.len(), train.len() + held_out.len());
     }
 
     #[test]
     fn the_same_seed_gives_the_same_cases_and_another_seed_others() {
         let policy = policy();
-        let rows = |seed| {
-            Generator::new(&policy, seed)
-                .cases(50, &BOTH)
-                .iter()
-                .map(CreditCase::to_row)
-                .collect::<Vec<_>>()
-        };
+        let rows =
+            |seed| Generator::new(&policy, seed).cases(50, &BOTH).iter().map(CreditCase::to_row).collect::<Vec<_>>();
         assert_eq!(rows(5), rows(5));
         assert_ne!(rows(5), rows(6));
     }
@@ -344,28 +271,16 @@ mod tests {
         let cases = Generator::new(&policy, 2).cases(2_000, &[Language::Zh]);
         let mut decisions: BTreeMap<String, usize> = BTreeMap::new();
         for case in &cases {
-            *decisions
-                .entry(case.application.answer(&policy).decision)
-                .or_default() += 1;
+            *decisions.entry(case.application.answer(&policy).decision).or_default() += 1;
         }
-        assert!(
-            decisions.len() == 3 && decisions.values().all(|&n| n > 400),
-            "{decisions:?}"
-        );
+        assert!(decisions.len() == 3 && decisions.values().all(|&n| n > 400), "{decisions:?}");
         for (i, factor) in policy.factors.iter().enumerate() {
             let values: HashSet<Value> = cases.iter().map(|c| c.application.values[i]).collect();
-            assert!(
-                values.contains(&Value::Missing),
-                "{} is never missing",
-                factor.key
-            );
+            assert!(values.contains(&Value::Missing), "{} is never missing", factor.key);
             match &factor.kind {
                 Kind::Number { bins, .. } => {
                     for bound in bins.iter().filter_map(|bin| bin.below) {
-                        assert!(
-                            values.contains(&Value::Number(bound))
-                                && values.contains(&Value::Number(bound - 1))
-                        );
+                        assert!(values.contains(&Value::Number(bound)) && values.contains(&Value::Number(bound - 1)));
                     }
                 }
                 Kind::Choice { options } => {
@@ -385,11 +300,7 @@ mod tests {
                         assert!(case.prompt.contains(&number.to_string()), "{}", case.prompt)
                     }
                     (Kind::Choice { options }, Value::Choice(i)) => assert!(
-                        options[i]
-                            .words
-                            .of(case.language)
-                            .iter()
-                            .any(|w| case.prompt.contains(w)),
+                        options[i].words.of(case.language).iter().any(|w| case.prompt.contains(w)),
                         "{}",
                         case.prompt
                     ),

@@ -164,13 +164,10 @@ impl Factor {
     pub fn points(&self, value: Value) -> Option<u32> {
         match (&self.kind, value) {
             (_, Value::Missing) => Some(0),
-            (Kind::Number { bins, .. }, Value::Number(number)) => bins
-                .iter()
-                .find(|bin| bin.below.is_none_or(|below| number < below))
-                .map(|bin| bin.points),
-            (Kind::Choice { options }, Value::Choice(index)) => {
-                options.get(index).map(|option| option.points)
+            (Kind::Number { bins, .. }, Value::Number(number)) => {
+                bins.iter().find(|bin| bin.below.is_none_or(|below| number < below)).map(|bin| bin.points)
             }
+            (Kind::Choice { options }, Value::Choice(index)) => options.get(index).map(|option| option.points),
             _ => None,
         }
     }
@@ -188,9 +185,7 @@ impl Factor {
     fn faults(&self, faults: &mut Vec<String>) {
         let key = &self.key;
         if key.is_empty() || !key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
-            faults.push(format!(
-                "factor key `{key}` must be lower-case letters and `_`"
-            ));
+            faults.push(format!("factor key `{key}` must be lower-case letters and `_`"));
         }
         for (language, labels) in [("en", &self.labels.en), ("zh", &self.labels.zh)] {
             if labels.is_empty() {
@@ -198,61 +193,41 @@ impl Factor {
             }
         }
         match &self.kind {
-            Kind::Number {
-                highest,
-                bins,
-                values,
-            } => {
+            Kind::Number { highest, bins, values } => {
                 let bounds: Vec<u32> = bins.iter().filter_map(|bin| bin.below).collect();
-                if bounds.len() + 1 != bins.len()
-                    || bins.last().is_some_and(|bin| bin.below.is_some())
-                {
-                    faults.push(format!("factor `{key}`: every bin but the last needs `below`, the last must have none"));
+                if bounds.len() + 1 != bins.len() || bins.last().is_some_and(|bin| bin.below.is_some()) {
+                    faults
+                        .push(format!("factor `{key}`: every bin but the last needs `below`, the last must have none"));
                 }
                 if bounds.windows(2).any(|pair| pair.first() >= pair.last()) {
                     faults.push(format!("factor `{key}`: the bounds {bounds:?} must rise"));
                 }
                 if bounds.iter().any(|bound| bound > highest) {
-                    faults.push(format!(
-                        "factor `{key}`: a bound of {bounds:?} lies above `highest` = {highest}"
-                    ));
+                    faults.push(format!("factor `{key}`: a bound of {bounds:?} lies above `highest` = {highest}"));
                 }
                 for text in values.en.iter().chain(&values.zh) {
                     if text.matches("{}").count() != 1 {
-                        faults.push(format!(
-                            "factor `{key}`: value text `{text}` needs exactly one `{{}}`"
-                        ));
+                        faults.push(format!("factor `{key}`: value text `{text}` needs exactly one `{{}}`"));
                     }
                 }
                 if values.en.is_empty() || values.zh.is_empty() {
-                    faults.push(format!(
-                        "factor `{key}` needs value texts in both languages"
-                    ));
+                    faults.push(format!("factor `{key}` needs value texts in both languages"));
                 }
             }
             Kind::Choice { options } => {
-                let codes: BTreeSet<&str> =
-                    options.iter().map(|option| option.code.as_str()).collect();
+                let codes: BTreeSet<&str> = options.iter().map(|option| option.code.as_str()).collect();
                 if codes.len() != options.len() || options.len() < 2 {
-                    faults.push(format!(
-                        "factor `{key}` needs at least two options with different codes"
-                    ));
+                    faults.push(format!("factor `{key}` needs at least two options with different codes"));
                 }
                 for option in options {
                     if option.words.en.is_empty() || option.words.zh.is_empty() {
-                        faults.push(format!(
-                            "factor `{key}`: option `{}` needs words in both languages",
-                            option.code
-                        ));
+                        faults.push(format!("factor `{key}`: option `{}` needs words in both languages", option.code));
                     }
                 }
             }
         }
         if self.point_set().iter().any(|points| points % 5 != 0) {
-            faults.push(format!(
-                "factor `{key}`: points must be multiples of 5, they are {:?}",
-                self.point_set()
-            ));
+            faults.push(format!("factor `{key}`: points must be multiples of 5, they are {:?}", self.point_set()));
         }
     }
 }
@@ -263,9 +238,8 @@ impl Policy {
     /// # Errors
     /// [`EvalError::Policy`] with every fault.
     pub fn from_toml(text: &str) -> Result<Policy, EvalError> {
-        let file: PolicyFile = toml::from_str(text).map_err(|error| EvalError::Policy {
-            faults: vec![error.to_string()],
-        })?;
+        let file: PolicyFile =
+            toml::from_str(text).map_err(|error| EvalError::Policy { faults: vec![error.to_string()] })?;
         let mut faults = Vec::new();
         let mut factors = Vec::new();
         for factor in file.factor {
@@ -280,10 +254,7 @@ impl Policy {
                 },
                 (None, Some(options)) => Kind::Choice { options },
                 _ => {
-                    faults.push(format!(
-                        "factor `{}` needs either `bins` or `options`",
-                        factor.key
-                    ));
+                    faults.push(format!("factor `{}` needs either `bins` or `options`", factor.key));
                     continue;
                 }
             };
@@ -312,12 +283,7 @@ impl Policy {
         if !faults.is_empty() {
             return Err(EvalError::Policy { faults });
         }
-        Ok(Policy {
-            name: file.name,
-            version: file.version,
-            decision: file.decision,
-            factors,
-        })
+        Ok(Policy { name: file.name, version: file.version, decision: file.decision, factors })
     }
 
     /// The decision for a total of points; any missing factor means review.
@@ -335,10 +301,7 @@ impl Policy {
 
     /// Every reason code there is.
     pub fn reason_codes(&self) -> Vec<String> {
-        self.factors
-            .iter()
-            .flat_map(|f| [f.key.clone(), format!("missing_{}", f.key)])
-            .collect()
+        self.factors.iter().flat_map(|f| [f.key.clone(), format!("missing_{}", f.key)]).collect()
     }
 
     /// The policy as a Markdown table, for the docs.
@@ -365,10 +328,7 @@ impl Policy {
                         })
                         .collect()
                 }
-                Kind::Choice { options } => options
-                    .iter()
-                    .map(|o| format!("{}: {}", o.code, o.points))
-                    .collect(),
+                Kind::Choice { options } => options.iter().map(|o| format!("{}: {}", o.code, o.points)).collect(),
             };
             out.push_str(&format!(
                 "| `{}` | {} | {} | ≤ {} |\n",
@@ -397,11 +357,7 @@ mod tests {
     #[test]
     fn the_demo_policy_is_sound_and_reaches_100_points() {
         let policy = Policy::from_toml(POLICY).unwrap();
-        let best: u32 = policy
-            .factors
-            .iter()
-            .filter_map(|f| f.point_set().into_iter().max())
-            .sum();
+        let best: u32 = policy.factors.iter().filter_map(|f| f.point_set().into_iter().max()).sum();
         assert_eq!(best, 100);
         assert_eq!(policy.factors.len(), 6);
     }
@@ -427,27 +383,20 @@ mod tests {
             .replace("below = 35", "below = 10")
             .replace("review_from = 45", "review_from = 75")
             .replace("points = 15, words", "points = 13, words");
-        let Err(EvalError::Policy { faults }) = Policy::from_toml(&text) else {
-            panic!("accepted")
-        };
+        let Err(EvalError::Policy { faults }) = Policy::from_toml(&text) else { panic!("accepted") };
         assert_eq!(faults.len(), 3, "{faults:?}");
     }
 
     #[test]
     fn unknown_keys_are_refused() {
-        assert!(
-            Policy::from_toml(&POLICY.replace("version = 1", "version = 1\nversoin = 2")).is_err()
-        );
+        assert!(Policy::from_toml(&POLICY.replace("version = 1", "version = 1\nversoin = 2")).is_err());
     }
 
     #[test]
     fn the_table_shows_every_bin() {
         let policy = Policy::from_toml(POLICY).unwrap();
         let table = policy.to_markdown(Language::En);
-        assert!(
-            table.contains("0–19: 25, 20–34: 15, 35–49: 5, 50+: 0"),
-            "{table}"
-        );
+        assert!(table.contains("0–19: 25, 20–34: 15, 35–49: 5, 50+: 0"), "{table}");
         assert!(table.contains("0: 25, 1–2: 15"), "{table}");
         assert!(policy.to_markdown(Language::Zh).contains("缺项一律"));
     }

@@ -16,8 +16,8 @@ pub const CLASSES: [&str; 3] = ["approve", "review", "decline"];
 /// Why the text is not the answer that the policy demands.
 pub fn application(policy: &Policy, gold: &str) -> Result<Application, String> {
     let answer = Answer::parse(gold.trim())?;
-    let application = Application::of_answer(policy, &answer)
-        .ok_or("the steps hold a value that the policy does not know")?;
+    let application =
+        Application::of_answer(policy, &answer).ok_or("the steps hold a value that the policy does not know")?;
     match check(policy, &application, gold.trim()).violations.first() {
         Some(violation) => Err(format!("the gold answer breaks the policy: {violation}")),
         None => Ok(application),
@@ -25,10 +25,7 @@ pub fn application(policy: &Policy, gold: &str) -> Result<Application, String> {
 }
 
 fn class(decision: Decision) -> usize {
-    Decision::ALL
-        .iter()
-        .position(|&d| d == decision)
-        .unwrap_or(0)
+    Decision::ALL.iter().position(|&d| d == decision).unwrap_or(0)
 }
 
 /// Scores an output. White space around it is free, all else is strict.
@@ -36,30 +33,15 @@ pub fn score(policy: &Policy, gold: &str, output: &str) -> Score {
     let application = match application(policy, gold) {
         Ok(application) => application,
         Err(reason) => {
-            return Score {
-                hits: vec![false; 3],
-                class: None,
-                notes: vec![reason],
-            };
+            return Score { hits: vec![false; 3], class: None, notes: vec![reason] };
         }
     };
-    let total: u32 = policy
-        .factors
-        .iter()
-        .zip(&application.values)
-        .map(|(f, &value)| f.points(value).unwrap_or(0))
-        .sum();
-    let truth = policy.decide(
-        total,
-        application.values.contains(&crate::credit::Value::Missing),
-    );
+    let total: u32 =
+        policy.factors.iter().zip(&application.values).map(|(f, &value)| f.points(value).unwrap_or(0)).sum();
+    let truth = policy.decide(total, application.values.contains(&crate::credit::Value::Missing));
     let verdict = check(policy, &application, output.trim());
     Score {
-        hits: vec![
-            verdict.schema_ok(),
-            verdict.decision == Some(truth),
-            verdict.policy_ok(),
-        ],
+        hits: vec![verdict.schema_ok(), verdict.decision == Some(truth), verdict.policy_ok()],
         class: Some((class(truth), verdict.decision.map(class))),
         notes: verdict.violations.iter().map(ToString::to_string).collect(),
     }
@@ -111,13 +93,8 @@ mod tests {
         let case = &Generator::new(&policy, 8).cases(1, &[Language::En])[0];
         assert!(application(&policy, &case.answer).is_ok());
         for word in ["approve", "review", "decline"] {
-            let changed = case
-                .answer
-                .replace(&case.application.answer(&policy).decision, word);
-            assert_eq!(
-                application(&policy, &changed).is_ok(),
-                changed == case.answer
-            );
+            let changed = case.answer.replace(&case.application.answer(&policy).decision, word);
+            assert_eq!(application(&policy, &changed).is_ok(), changed == case.answer);
         }
     }
 }

@@ -7,15 +7,7 @@ pub const MEASURES: [&str; 1] = ["exact"];
 /// Scores an output.
 pub fn score(gold: &str, output: &str) -> Score {
     let hit = gold.trim() == output.trim();
-    Score {
-        hits: vec![hit],
-        class: None,
-        notes: if hit {
-            vec![]
-        } else {
-            vec!["differs from the gold text".into()]
-        },
-    }
+    Score { hits: vec![hit], class: None, notes: if hit { vec![] } else { vec!["differs from the gold text".into()] } }
 }
 
 #[cfg(test)]

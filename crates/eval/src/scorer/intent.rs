@@ -55,11 +55,7 @@ fn plain(value: &Value) -> Option<String> {
 /// `spaces`: whether spaces within values count.
 fn slots(object: &Map<String, Value>, spaces: bool) -> Result<Slots, String> {
     let text = |s: &str| {
-        if spaces {
-            s.to_string()
-        } else {
-            s.replace(' ', "")
-        }
+        if spaces { s.to_string() } else { s.replace(' ', "") }
     };
     let Some(slots) = object.get("slots") else {
         return Ok(Slots::new());
@@ -80,9 +76,7 @@ fn slots(object: &Map<String, Value>, spaces: bool) -> Result<Slots, String> {
                     Slot::List(list)
                 }
                 other => {
-                    return Err(format!(
-                        "slot `{key}` holds `{other}`, not a text or a list"
-                    ));
+                    return Err(format!("slot `{key}` holds `{other}`, not a text or a list"));
                 }
             };
             Ok((key.clone(), slot))
@@ -95,24 +89,15 @@ fn slots(object: &Map<String, Value>, spaces: bool) -> Result<Slots, String> {
 /// # Errors
 /// Why it is not one.
 pub fn parse_gold(gold: &str) -> Result<Gold, String> {
-    let json: Value = serde_json::from_str(trimmed(gold))
-        .map_err(|e| format!("the gold answer is not JSON: {e}"))?;
-    let object = json
-        .as_object()
-        .ok_or("the gold answer is not a JSON object")?;
-    Ok(Gold {
-        intent: object.get("intent").cloned().unwrap_or_default(),
-        slots: slots(object, true)?,
-    })
+    let json: Value = serde_json::from_str(trimmed(gold)).map_err(|e| format!("the gold answer is not JSON: {e}"))?;
+    let object = json.as_object().ok_or("the gold answer is not a JSON object")?;
+    Ok(Gold { intent: object.get("intent").cloned().unwrap_or_default(), slots: slots(object, true)? })
 }
 
 /// Scores an output.
 pub fn score(gold: &str, output: &str) -> Score {
-    let miss = |parsed: bool, note: String| Score {
-        hits: vec![parsed, false, false, false],
-        class: None,
-        notes: vec![note],
-    };
+    let miss =
+        |parsed: bool, note: String| Score { hits: vec![parsed, false, false, false], class: None, notes: vec![note] };
     let gold = match parse_gold(gold) {
         Ok(gold) => gold,
         Err(reason) => return miss(false, reason),
@@ -133,18 +118,11 @@ pub fn score(gold: &str, output: &str) -> Score {
     let same = predicted == gold.slots;
     let mut notes = Vec::new();
     if !intent {
-        notes.push(format!(
-            "intent is {}, not {}",
-            gold.intent,
-            object.get("intent").unwrap_or(&Value::Null)
-        ));
+        notes.push(format!("intent is {}, not {}", gold.intent, object.get("intent").unwrap_or(&Value::Null)));
     }
     if !same {
         let names = |set: &Slots, other: &Slots| {
-            set.difference(other)
-                .map(|(key, _)| key.clone())
-                .collect::<Vec<_>>()
-                .join(", ")
+            set.difference(other).map(|(key, _)| key.clone()).collect::<Vec<_>>().join(", ")
         };
         notes.push(format!(
             "slots missed: [{}], slots too many: [{}]",
@@ -152,11 +130,7 @@ pub fn score(gold: &str, output: &str) -> Score {
             names(&predicted, &gold.slots)
         ));
     }
-    Score {
-        hits: vec![true, intent, same, intent && same],
-        class: None,
-        notes,
-    }
+    Score { hits: vec![true, intent, same, intent && same], class: None, notes }
 }
 
 /// The last question of a few-shot evaluation prompt, worded as a training row.
@@ -167,13 +141,7 @@ pub fn question(prompt: &str) -> Option<String> {
     const ASK: &str = "请分析下面这句话的意图，并转化为json格式：";
     let start = prompt.rfind(ASK)?;
     let tail = prompt.get(start..)?;
-    Some(
-        tail.split("\n\nAssistant:")
-            .next()
-            .unwrap_or(tail)
-            .trim_end()
-            .to_string(),
-    )
+    Some(tail.split("\n\nAssistant:").next().unwrap_or(tail).trim_end().to_string())
 }
 
 #[cfg(test)]
@@ -196,7 +164,8 @@ mod tests {
             format!("```json\n{GOLD}\n```"),
             format!("好的：\n```json{GOLD}``` 完"),
             GOLD.replace("追剧", "追 剧"),
-            r#"{"slots":{"notes":"追剧","datetime_date":["18号","17号"]},"intent":"Alarm-Update","confidence":1}"#.to_string(),
+            r#"{"slots":{"notes":"追剧","datetime_date":["18号","17号"]},"intent":"Alarm-Update","confidence":1}"#
+                .to_string(),
         ] {
             assert_eq!(hits(&output), [true; 4], "{output}");
         }
@@ -214,50 +183,20 @@ mod tests {
             [true, false, false, false],
             "an unclosed fence is an empty answer"
         );
-        assert_eq!(
-            hits(&GOLD.replace("Alarm-Update", "Alarm-Delete")),
-            [true, false, true, false]
-        );
-        assert_eq!(
-            hits(&GOLD.replace("追剧", "追")),
-            [true, true, false, false]
-        );
-        assert_eq!(
-            hits(&GOLD.replace(r#", "notes": "追剧""#, "")),
-            [true, true, false, false]
-        );
-        assert_eq!(
-            hits(&GOLD.replace(r#""notes""#, r#""city": "北京", "notes""#)),
-            [true, true, false, false]
-        );
-        assert_eq!(
-            hits(&GOLD.replace(r#""追剧""#, r#"["追剧"]"#)),
-            [true, true, false, false]
-        );
-        assert_eq!(
-            hits(&GOLD.replace(r#""追剧""#, "5")),
-            [true, false, false, false]
-        );
-        assert_eq!(
-            hits(&GOLD.replace(r#""追剧""#, "{}")),
-            [true, false, false, false]
-        );
-        assert_eq!(
-            hits(r#"{"intent": "Alarm-Update", "slots": "none"}"#),
-            [true, false, false, false]
-        );
-        assert_eq!(
-            hits(r#"{"intent": "Alarm-Update"}"#),
-            [true, true, false, false]
-        );
+        assert_eq!(hits(&GOLD.replace("Alarm-Update", "Alarm-Delete")), [true, false, true, false]);
+        assert_eq!(hits(&GOLD.replace("追剧", "追")), [true, true, false, false]);
+        assert_eq!(hits(&GOLD.replace(r#", "notes": "追剧""#, "")), [true, true, false, false]);
+        assert_eq!(hits(&GOLD.replace(r#""notes""#, r#""city": "北京", "notes""#)), [true, true, false, false]);
+        assert_eq!(hits(&GOLD.replace(r#""追剧""#, r#"["追剧"]"#)), [true, true, false, false]);
+        assert_eq!(hits(&GOLD.replace(r#""追剧""#, "5")), [true, false, false, false]);
+        assert_eq!(hits(&GOLD.replace(r#""追剧""#, "{}")), [true, false, false, false]);
+        assert_eq!(hits(r#"{"intent": "Alarm-Update", "slots": "none"}"#), [true, false, false, false]);
+        assert_eq!(hits(r#"{"intent": "Alarm-Update"}"#), [true, true, false, false]);
     }
 
     #[test]
     fn the_rows_of_esft_score_full_against_themselves() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../../shared/data/esft/eval/intent.jsonl"
-        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/esft/eval/intent.jsonl");
         let Ok(text) = std::fs::read_to_string(path) else {
             println!("skipped: ../shared/data/esft/eval/intent.jsonl is absent");
             return;
@@ -271,10 +210,7 @@ mod tests {
             exact += usize::from(score.hits == [true; 4]);
             assert!(score.hits[1]);
             let question = question(row["prompt"].as_str().unwrap()).unwrap();
-            assert!(
-                question.starts_with("请分析") && question.ends_with("答案："),
-                "{question}"
-            );
+            assert!(question.starts_with("请分析") && question.ends_with("答案："), "{question}");
             assert_eq!(question.lines().count(), 2, "{question}");
         }
         // One gold value holds a space, which the published rule takes out of the output only.
