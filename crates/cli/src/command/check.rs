@@ -44,10 +44,7 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     for dir in &args.dirs {
         require_dir(dir)?;
         let base = args.base.as_deref().unwrap_or(dir);
-        let options = LoadOptions {
-            threads: args.threads,
-            precision: Precision::F32,
-        };
+        let options = LoadOptions { threads: args.threads, precision: Precision::F32 };
         let report = golden::check(dir, args.base.as_deref(), &options)?;
         failed += usize::from(!report.passed());
         if args.json {
@@ -58,33 +55,19 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         for remark in adapter_remarks(dir, base) {
             console.warn(remark);
         }
-        let shown: Vec<&Comparison> = report
-            .comparisons
-            .iter()
-            .filter(|c| !args.quiet || !c.ok)
-            .collect();
+        let shown: Vec<&Comparison> = report.comparisons.iter().filter(|c| !args.quiet || !c.ok).collect();
         if !shown.is_empty() {
             console.write(table(&shown, console).render(2))?;
         }
         for c in shown.iter().filter(|c| c.note.is_some()) {
-            console.line(format_args!(
-                "  {}: {}",
-                c.name,
-                c.note.as_deref().unwrap_or_default()
-            ))?;
+            console.line(format_args!("  {}: {}", c.name, c.note.as_deref().unwrap_or_default()))?;
         }
         let bad = report.comparisons.iter().filter(|c| !c.ok).count();
         let total = report.comparisons.len();
         let verdict = if report.passed() {
-            console.paint(
-                Style::Green,
-                format_args!("pass: {total} of {total} within tolerance"),
-            )
+            console.paint(Style::Green, format_args!("pass: {total} of {total} within tolerance"))
         } else {
-            console.paint(
-                Style::Red,
-                format_args!("FAIL: {bad} of {total} beyond tolerance"),
-            )
+            console.paint(Style::Red, format_args!("FAIL: {bad} of {total} beyond tolerance"))
         };
         console.line(format_args!("  {verdict}"))?;
     }
@@ -93,20 +76,12 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
 
 /// What the adapter's file says that a reader should know; faults surface when it is loaded.
 fn adapter_remarks(dir: &std::path::Path, base: &std::path::Path) -> Vec<String> {
-    let adapter = if dir.join("adapter").is_dir() {
-        dir.join("adapter")
-    } else {
-        dir.to_owned()
-    };
-    let (Ok((config, tensors)), Ok((model, _))) = (peft::read(&adapter), ModelConfig::read(base))
-    else {
+    let adapter = if dir.join("adapter").is_dir() { dir.join("adapter") } else { dir.to_owned() };
+    let (Ok((config, tensors)), Ok((model, _))) = (peft::read(&adapter), ModelConfig::read(base)) else {
         return Vec::new();
     };
     let checkpoint = Checkpoint::open_dir(base).ok().map(|(c, _)| c);
-    peft::compare(&config, &tensors, &model, checkpoint.as_ref())
-        .into_iter()
-        .map(|issue| issue.text)
-        .collect()
+    peft::compare(&config, &tensors, &model, checkpoint.as_ref()).into_iter().map(|issue| issue.text).collect()
 }
 
 fn table(rows: &[&Comparison], console: &Console) -> Table {

@@ -11,8 +11,13 @@ use crate::diagnose::Failure;
 use crate::model_dir::require_dir;
 
 /// Files that belong to a checkpoint beside its weights and config.
-const TEXT_FILES: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
+const TEXT_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
 
 /// Write a checkpoint of random weights under release names
 ///
@@ -45,7 +50,8 @@ enum Dtype {
 pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     require_dir(&args.config)?;
     if args.out.join("config.json").exists() {
-        return Err(Failure::usage(format!("`{}` already holds a checkpoint", args.out.display())).with_help("name a new folder"));
+        return Err(Failure::usage(format!("`{}` already holds a checkpoint", args.out.display()))
+            .with_help("name a new folder"));
     }
     let (config, _) = ModelConfig::read(&args.config)?;
     let dtype = match args.dtype {
