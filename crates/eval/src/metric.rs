@@ -145,12 +145,22 @@ pub fn bootstrap(n: usize, seed: u64, figure: impl Fn(&[usize]) -> f64) -> Estim
     Estimate { value, n, low: at(0.025), high: at(0.975) }
 }
 
-/// Macro-F1 with its bootstrap interval.
+/// Macro-F1 with its bootstrap interval. Where every class is right, or none is, all resamples agree and the bootstrap
+/// knows no uncertainty: the open end is then Wilson's for the share of right classes.
 pub fn macro_f1(classes: &[&str], pairs: &[ClassPair], seed: u64) -> Estimate {
-    bootstrap(pairs.len(), seed, |sample| {
+    let mut estimate = bootstrap(pairs.len(), seed, |sample| {
         let picked: Vec<ClassPair> = sample.iter().filter_map(|&i| pairs.get(i).copied()).collect();
         Confusion::new(classes, &picked).macro_f1()
-    })
+    });
+    let right = pairs.iter().filter(|(truth, predicted)| *predicted == Some(*truth)).count();
+    let share = Share::new(right, pairs.len());
+    if right == pairs.len() {
+        estimate.low = share.low;
+    }
+    if right == 0 {
+        estimate.high = share.high;
+    }
+    estimate
 }
 
 #[cfg(test)]
@@ -200,5 +210,15 @@ mod tests {
         near(first.value, 0.9, 0.01);
         // The standard error of a share of 0.9 over 100 cases is 0.03.
         near(first.high - first.low, 4.0 * 0.03, 0.03);
+    }
+
+    #[test]
+    fn a_perfect_or_empty_result_is_not_certain() {
+        let right: Vec<ClassPair> = (0..200).map(|i| (i % 3, Some(i % 3))).collect();
+        let all = macro_f1(&["a", "b", "c"], &right, 1);
+        assert!(all.value == 1.0 && all.high == 1.0 && all.low > 0.97 && all.low < 1.0, "{all}");
+        let wrong: Vec<ClassPair> = (0..200).map(|i| (i % 3, None)).collect();
+        let none = macro_f1(&["a", "b", "c"], &wrong, 1);
+        assert!(none.value == 0.0 && none.low == 0.0 && none.high > 0.0 && none.high < 0.03, "{none}");
     }
 }

@@ -20,10 +20,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     out: PathBuf,
     /// Held-out cases
-    #[arg(long, default_value_t = 120, value_parser = positive)]
+    #[arg(long, default_value_t = 200, value_parser = positive)]
     cases: usize,
     /// Training rows
-    #[arg(long, default_value_t = 6000, value_parser = positive)]
+    #[arg(long, default_value_t = 5500, value_parser = positive)]
     rows: usize,
     /// Leave out full fine-tuning
     #[arg(long)]

@@ -144,7 +144,7 @@ fn values(policy: &Policy, draw: &mut Draw) -> Vec<Value> {
             }
         })
         .collect();
-    if draw.percent(12) {
+    if draw.percent(18) {
         let missing = draw.below(values.len());
         if let Some(value) = values.get_mut(missing) {
             *value = Value::Missing;
