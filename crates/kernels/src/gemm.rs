@@ -16,21 +16,61 @@ mod tests;
 mod tile;
 
 use crate::pool::Shareable;
-use crate::{Isa, Pool};
+use crate::{Isa, Pool, quant};
 pub use reference::{reference, reference_f64};
 
-/// Matrix values as they lie in memory (bf16 as raw bits).
+/// Matrix values as they lie in memory (bf16 as raw bits; the quantised forms as [`crate::quant`] describes them, whose
+/// matrix has `stride` columns exactly).
 #[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
     F32(&'a [f32]),
     Bf16(&'a [u16]),
+    /// One scale a row.
+    Int8 {
+        q: &'a [i8],
+        scales: &'a [f32],
+    },
+    /// One bf16 scale a group.
+    Int4 {
+        q: &'a [u8],
+        scales: &'a [u16],
+    },
+    /// E4M3, one scale a 128 x 128 block.
+    Fp8 {
+        q: &'a [u8],
+        scales: &'a [f32],
+    },
 }
 
 impl Values<'_> {
-    fn len(&self) -> usize {
+    /// Elements held, in rows of `stride`.
+    fn len(&self, stride: usize) -> usize {
         match self {
             Values::F32(v) => v.len(),
             Values::Bf16(v) => v.len(),
+            Values::Int8 { q, .. } => q.len(),
+            Values::Int4 { q, .. } => q.len() / quant::int4_row_bytes(stride).max(1) * stride,
+            Values::Fp8 { q, .. } => q.len(),
+        }
+    }
+
+    pub fn is_quantized(&self) -> bool {
+        !matches!(self, Values::F32(_) | Values::Bf16(_))
+    }
+
+    /// Row `r` of a matrix whose rows lie `stride` apart, widened to f32: the first `out.len()` elements. Quantised
+    /// rows come whole.
+    pub fn row_into(&self, stride: usize, r: usize, out: &mut [f32]) {
+        match *self {
+            Values::F32(v) => out.copy_from_slice(&v[r * stride..r * stride + out.len()]),
+            Values::Bf16(v) => {
+                for (o, b) in out.iter_mut().zip(&v[r * stride..]) {
+                    *o = half::bf16::from_bits(*b).to_f32();
+                }
+            }
+            Values::Int8 { q, scales } => quant::dequantize_int8(q, scales, r, out),
+            Values::Int4 { q, scales } => quant::dequantize_int4(q, scales, r, out),
+            Values::Fp8 { q, scales } => quant::dequantize_fp8(q, scales, r, out),
         }
     }
 }
@@ -115,8 +155,33 @@ impl Gemm<'_> {
         }
         check("a", &self.a, self.m, self.k);
         check("b", &self.b, self.k, self.n);
+        if self.a.values.is_quantized() || self.b.values.is_quantized() {
+            let (a, b) = (widened(&self.a, self.m, self.k), widened(&self.b, self.k, self.n));
+            let a = Matrix { values: Values::F32(&a), ..self.a };
+            let b = Matrix { values: Values::F32(&b), ..self.b };
+            blocked::run(&Gemm { a, b, ..*self }, isa, pool, Shareable(c), c_stride);
+            return;
+        }
         blocked::run(self, isa, pool, Shareable(c), c_stride);
     }
+}
+
+/// The matrix as f32 with the same stride.
+fn widened(matrix: &Matrix, rows: usize, columns: usize) -> Vec<f32> {
+    let rows = if matrix.transposed { columns } else { rows };
+    let mut out = vec![0f32; rows * matrix.stride];
+    let values = matrix.values;
+    for (r, line) in out.chunks_exact_mut(matrix.stride.max(1)).enumerate() {
+        let held = values.len(matrix.stride) - r * matrix.stride;
+        let line = if values.is_quantized() {
+            line
+        } else {
+            let n = held.min(line.len());
+            &mut line[..n]
+        };
+        values.row_into(matrix.stride, r, line);
+    }
+    out
 }
 
 /// Panics unless the matrix, seen as `rows x columns` after its transposition, lies inside its values.
@@ -125,9 +190,9 @@ fn check(name: &str, matrix: &Matrix, rows: usize, columns: usize) {
     let (r, c) = if matrix.transposed { (columns, rows) } else { (rows, columns) };
     let needed = if r == 0 || c == 0 { 0 } else { (r - 1) * matrix.stride + c };
     assert!(
-        needed <= matrix.values.len(),
+        needed <= matrix.values.len(matrix.stride),
         "{name} of {} elements with stride {} is too short for {r} x {c}",
-        matrix.values.len(),
+        matrix.values.len(matrix.stride),
         matrix.stride
     );
 }

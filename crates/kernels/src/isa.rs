@@ -11,7 +11,10 @@ pub(crate) enum Level {
     Avx2,
     Avx512,
     Avx512Bf16,
+    Amx,
 }
+
+static BEST: OnceLock<Isa> = OnceLock::new();
 
 /// An instruction set this machine has. Ordered from the slowest to the fastest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,8 +30,10 @@ impl Isa {
     /// Intel's cores start a `vdpbf16ps` every second cycle but two f32 multiply-adds every cycle, so there bf16
     /// operands are multiplied as f32 (measured on Sapphire Rapids, 2 cores: 230 GFLOP/s against 370). Zen 4 and
     /// later start one of either a cycle, which makes bf16 twice as fast.
+    ///
+    /// Where the core has matrix tiles (AMX), bf16 products run there at 16 times the f32 rate, and everything else
+    /// uses AVX-512.
     pub fn best() -> Isa {
-        static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
             let slow_bf16 = is_intel();
             let sets = Isa::available().into_iter();
@@ -36,9 +41,22 @@ impl Isa {
         })
     }
 
+    /// Makes `name` what [`Isa::best`] answers for the rest of the process, to measure or to reproduce another machine.
+    ///
+    /// # Errors
+    /// When this machine has no such set (the names it has are listed), or another choice was already used.
+    pub fn force(name: &str) -> Result<Isa, String> {
+        let Some(isa) = Isa::by_name(name) else {
+            let have: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+            return Err(format!("this machine has no instruction set `{name}`; it has {}", have.join(", ")));
+        };
+        let chosen = *BEST.get_or_init(|| isa);
+        if chosen == isa { Ok(isa) } else { Err(format!("kernels already run on `{chosen}`")) }
+    }
+
     /// Every set this machine has, slowest first.
     pub fn available() -> Vec<Isa> {
-        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16]
+        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx]
             .into_iter()
             .filter(|l| detected(*l))
             .map(Isa)
@@ -51,7 +69,7 @@ impl Isa {
     }
 
     /// Every name the registry knows, whether or not this machine has the set.
-    pub const NAMES: [&'static str; 4] = ["scalar", "avx2+fma", "avx512", "avx512-bf16"];
+    pub const NAMES: [&'static str; 5] = ["scalar", "avx2+fma", "avx512", "avx512-bf16", "amx-bf16"];
 
     pub fn name(self) -> &'static str {
         Isa::NAMES[self.0 as usize]
@@ -87,6 +105,7 @@ fn detected(level: Level) -> bool {
         Level::Avx2 => avx2,
         Level::Avx512 => avx512,
         Level::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
+        Level::Amx => avx512 && is_x86_feature_detected!("avx512bf16") && crate::amx::available(),
     }
 }
 

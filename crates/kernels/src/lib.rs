@@ -4,11 +4,14 @@
 //! Conventions: matrices are row-major; `t` tokens, `h` heads, `k`/`n`/`m` matrix sizes; sums are kept in f32 and
 //! reduced in a fixed order, so one thread and many agree bit for bit and a row's result does not depend on its
 //! neighbours in the batch. Variants for different instruction sets may differ in the last bits.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 pub mod attention;
 pub mod elementwise;
 pub mod gemm;
 pub mod isa;
 pub mod pool;
+pub mod quant;
 pub mod registry;
 pub mod rng;
 pub(crate) mod scratch;

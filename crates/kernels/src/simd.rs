@@ -414,7 +414,7 @@ macro_rules! simd_fn {
             match isa.level() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` of this level exists only where the instructions were detected.
-                $crate::isa::Level::Avx512 | $crate::isa::Level::Avx512Bf16 => unsafe {
+                $crate::isa::Level::Avx512 | $crate::isa::Level::Avx512Bf16 | $crate::isa::Level::Amx => unsafe {
                     avx512($crate::simd::Avx512::new() $(, $arg)*)
                 },
                 #[cfg(target_arch = "x86_64")]

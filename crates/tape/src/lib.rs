@@ -22,4 +22,4 @@ pub use loar_kernels::{
 pub use param::{BlockMask, Grads, Param, ParamId, ParamRole, ParamStore};
 pub use tape::{Backward, DropoutKey, Tape, Var};
 pub use tensor::Tensor;
-pub use weight::{Dora, Frozen, Linear, Lora, Storage, Weight};
+pub use weight::{Bytes, Dora, Frozen, Linear, Lora, Storage, Weight};

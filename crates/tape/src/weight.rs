@@ -4,13 +4,31 @@ use crate::{ParamId, ParamStore, Tensor};
 use loar_kernels::{Matrix, Values};
 use std::sync::Arc;
 
+/// Bytes in a mapped file or in memory.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// Where frozen numbers lie. Mapped storage keeps its file open and is never copied.
 #[derive(Clone)]
 pub enum Storage {
     F32(Arc<Vec<f32>>),
     Bf16(Arc<Vec<u16>>),
-    MappedF32(Arc<dyn AsRef<[u8]> + Send + Sync>),
-    MappedBf16(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    MappedF32(Bytes),
+    MappedBf16(Bytes),
+    /// One f32 scale a row; the layouts are those of `loar_kernels::quant`. Scales are aligned for their type.
+    Int8 {
+        q: Bytes,
+        scales: Arc<Vec<f32>>,
+    },
+    /// One bf16 scale a group.
+    Int4 {
+        q: Bytes,
+        scales: Arc<Vec<u16>>,
+    },
+    /// E4M3 with one f32 scale a 128 x 128 block.
+    Fp8 {
+        q: Bytes,
+        scales: Arc<Vec<f32>>,
+    },
 }
 
 impl Storage {
@@ -20,11 +38,14 @@ impl Storage {
             Storage::Bf16(v) => Values::Bf16(v),
             Storage::MappedF32(b) => Values::F32(bytemuck::cast_slice((**b).as_ref())),
             Storage::MappedBf16(b) => Values::Bf16(bytemuck::cast_slice((**b).as_ref())),
+            Storage::Int8 { q, scales } => Values::Int8 { q: bytemuck::cast_slice((**q).as_ref()), scales },
+            Storage::Int4 { q, scales } => Values::Int4 { q: (**q).as_ref(), scales },
+            Storage::Fp8 { q, scales } => Values::Fp8 { q: (**q).as_ref(), scales },
         }
     }
 
     /// Mapped bytes as they are when aligned for their type, else copied once into memory.
-    pub fn mapped_f32(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Storage {
+    pub fn mapped_f32(bytes: Bytes) -> Storage {
         match bytemuck::try_cast_slice::<u8, f32>((*bytes).as_ref()) {
             Ok(_) => Storage::MappedF32(bytes),
             Err(_) => Storage::F32(Arc::new(
@@ -33,7 +54,7 @@ impl Storage {
         }
     }
 
-    pub fn mapped_bf16(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Storage {
+    pub fn mapped_bf16(bytes: Bytes) -> Storage {
         match bytemuck::try_cast_slice::<u8, u16>((*bytes).as_ref()) {
             Ok(_) => Storage::MappedBf16(bytes),
             Err(_) => Storage::Bf16(Arc::new(
@@ -61,6 +82,9 @@ impl Frozen {
         match self.storage.values() {
             Values::F32(v) => v.len() * 4,
             Values::Bf16(v) => v.len() * 2,
+            Values::Int8 { q, scales } => q.len() + scales.len() * 4,
+            Values::Int4 { q, scales } => q.len() + scales.len() * 2,
+            Values::Fp8 { q, scales } => q.len() + scales.len() * 4,
         }
     }
 }
@@ -103,27 +127,19 @@ impl Weight {
 
     /// All numbers widened to f32.
     pub fn to_f32(&self, params: &ParamStore) -> Vec<f32> {
-        widen(self.values(params))
+        let (rows, cols) = self.shape(params);
+        let values = self.values(params);
+        let mut out = vec![0f32; rows * cols];
+        for (r, line) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+            values.row_into(cols, r, line);
+        }
+        out
     }
 
     /// Row `r` widened to f32 into `out`.
     pub fn row_into(&self, params: &ParamStore, r: usize, out: &mut [f32]) {
         let cols = self.shape(params).1;
-        match self.values(params) {
-            Values::F32(v) => out.copy_from_slice(&v[r * cols..(r + 1) * cols]),
-            Values::Bf16(v) => {
-                for (o, b) in out.iter_mut().zip(&v[r * cols..(r + 1) * cols]) {
-                    *o = half::bf16::from_bits(*b).to_f32();
-                }
-            }
-        }
-    }
-}
-
-fn widen(v: Values) -> Vec<f32> {
-    match v {
-        Values::F32(v) => v.to_vec(),
-        Values::Bf16(v) => v.iter().map(|b| half::bf16::from_bits(*b).to_f32()).collect(),
+        self.values(params).row_into(cols, r, &mut out[..cols]);
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out
             portable(source, strip, live, done, out, |i| widen(v[i]).to_bits())
         }
         (_, Format::Pairs) => unreachable!("pairs of bf16 need AVX-512"),
+        _ => unreachable!("quantised operands are widened before"),
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out
         (Values::F32(v), Format::Pairs) => go!(v, f32_pairs_crosswise, f32_pairs_along),
         (Values::Bf16(v), Format::Pairs) => go!(v, pairs_crosswise, pairs_along),
         (Values::Bf16(v), _) => go!(v, widened_crosswise, widened_along),
+        _ => unreachable!("quantised operands are widened before"),
     }
 }
 

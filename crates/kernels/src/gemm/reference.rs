@@ -2,12 +2,17 @@
 use super::{Gemm, Matrix, Precision, Values};
 
 fn at(m: &Matrix, r: usize, c: usize, p: Precision) -> f32 {
-    let i = if m.transposed { c * m.stride + r } else { r * m.stride + c };
-    match m.values {
-        Values::F32(v) if p == Precision::F32 => v[i],
-        Values::F32(v) => half::bf16::from_f32(v[i]).to_f32(),
-        Values::Bf16(v) => half::bf16::from_bits(v[i]).to_f32(),
-    }
+    let (r, c) = if m.transposed { (c, r) } else { (r, c) };
+    let value = match m.values {
+        Values::F32(v) => v[r * m.stride + c],
+        Values::Bf16(v) => half::bf16::from_bits(v[r * m.stride + c]).to_f32(),
+        quantised => {
+            let mut row = vec![0f32; m.stride];
+            quantised.row_into(m.stride, r, &mut row);
+            row[c]
+        }
+    };
+    if p == Precision::F32 { value } else { half::bf16::from_f32(value).to_f32() }
 }
 
 /// The product with f32 sums in the order of k.

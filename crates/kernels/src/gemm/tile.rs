@@ -55,7 +55,7 @@ pub(super) fn geometry(level: Level, n: usize) -> Geometry {
     let (mr, lanes) = match level {
         Level::Scalar => (MR_SCALAR, 8),
         Level::Avx2 => (MR_256, 8),
-        Level::Avx512 | Level::Avx512Bf16 => (MR_512, 16),
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => (MR_512, 16),
     };
     let vectors = if n <= lanes || level == Level::Scalar { 1 } else { 2 };
     Geometry { mr, nr: vectors * lanes }
@@ -174,7 +174,7 @@ pub(super) fn kernel(level: Level, format: Format, nr: usize, rows: usize) -> Ke
         #[cfg(target_arch = "x86_64")]
         (_, Format::Pairs) => pick!(bf16, 16, [1, 2, 3, 4, 6, 8, 10, 12, 14]),
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512 | Level::Avx512Bf16, _) => pick!(avx512, 16, [1, 2, 3, 4, 6, 8, 10, 12, 14]),
+        (Level::Avx512 | Level::Avx512Bf16 | Level::Amx, _) => pick!(avx512, 16, [1, 2, 3, 4, 6, 8, 10, 12, 14]),
         #[cfg(target_arch = "x86_64")]
         (Level::Avx2, _) => pick!(avx2, 8, [1, 2, 4, 6]),
         _ => pick!(scalar, 8, [1, 2, 4]),
