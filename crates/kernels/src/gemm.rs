@@ -10,6 +10,9 @@ mod pack;
 mod pack_avx2;
 #[cfg(target_arch = "x86_64")]
 mod pack_avx512;
+mod product;
+#[cfg(test)]
+mod product_tests;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -17,7 +20,8 @@ mod tile;
 
 use crate::pool::Shareable;
 use crate::{Isa, Pool, quant};
-pub use reference::{reference, reference_f64};
+pub use product::{Grouped, Left, Output, Packed, Product, Term, run_grouped, run_grouped_on};
+pub use reference::{product_f64, reference, reference_f64};
 
 /// Matrix values as they lie in memory (bf16 as raw bits; the quantised forms as [`crate::quant`] describes them, whose
 /// matrix has `stride` columns exactly).

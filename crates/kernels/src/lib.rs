@@ -17,6 +17,6 @@ pub mod rng;
 pub(crate) mod scratch;
 pub(crate) mod simd;
 
-pub use gemm::{Gemm, Matrix, Precision, Values};
+pub use gemm::{Gemm, Grouped, Left, Matrix, Output, Packed, Precision, Product, Term, Values, run_grouped};
 pub use isa::Isa;
 pub use pool::Pool;

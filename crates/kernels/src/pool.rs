@@ -282,6 +282,14 @@ impl<T> Shareable<T> {
     }
 }
 
+impl<T> Clone for Shareable<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shareable<T> {}
+
 // SAFETY: holding the address is harmless; every dereference carries its own argument.
 unsafe impl<T> Send for Shareable<T> {}
 // SAFETY: as above.

@@ -1,0 +1,212 @@
+//! The product as models need it: several terms in one sum, a left operand packed once for several products, and an
+//! epilogue (scale, bias, residual, rounding to bf16) on what is still in the cache. Takes operands, writes one output.
+use super::{Matrix, Precision, Values, check};
+use crate::pool::Shareable;
+use crate::{Isa, Pool};
+
+/// A left operand `[m, k]`, as it lies in memory or packed for several products.
+#[derive(Clone, Copy)]
+pub enum Left<'a> {
+    Matrix(Matrix<'a>),
+    Packed(&'a Packed),
+}
+
+/// A left operand in the multiplier's own layout, for one instruction set and precision.
+pub struct Packed {
+    pub(super) isa: Isa,
+    pub(super) precision: Precision,
+    pub(super) m: usize,
+    pub(super) k: usize,
+    pub(super) values: Vec<f32>,
+}
+
+impl Packed {
+    /// Packs `a [m, k]` for products of this precision on the best instruction set.
+    ///
+    /// # Panics
+    /// When `a` is too short for the sizes given.
+    pub fn left(pool: &Pool, precision: Precision, m: usize, k: usize, a: Matrix) -> Packed {
+        Packed::left_on(Isa::best(), pool, precision, m, k, a)
+    }
+
+    /// [`Packed::left`] for a chosen instruction set; products must then run on the same.
+    pub fn left_on(isa: Isa, _pool: &Pool, precision: Precision, m: usize, k: usize, a: Matrix) -> Packed {
+        check("a", &a, m, k);
+        let mut values = vec![0f32; m * k];
+        let mut row = vec![0f32; if a.values.is_quantized() { a.stride } else { if a.transposed { m } else { k } }];
+        let (rows, columns) = if a.transposed { (k, m) } else { (m, k) };
+        for r in 0..rows {
+            a.values.row_into(a.stride, r, &mut row);
+            for (c, x) in row[..columns].iter().enumerate() {
+                let (i, l) = if a.transposed { (c, r) } else { (r, c) };
+                values[i * k + l] = *x;
+            }
+        }
+        Packed { isa, precision, m, k, values }
+    }
+
+    /// Rows and columns of the operand.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.m, self.k)
+    }
+}
+
+/// One summand `a [m, k] · b [k, n]`.
+#[derive(Clone, Copy)]
+pub struct Term<'a> {
+    pub k: usize,
+    pub a: Left<'a>,
+    pub b: Matrix<'a>,
+}
+
+/// Where a product goes (bf16 as raw bits, rounded to nearest even once, at the end).
+pub enum Output<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [u16]),
+}
+
+/// `c[m, n] = alpha · Σ_i a_i[m, k_i]·b_i[k_i, n]`, then `+ bias[n]` on every row, `+ residual[m, n]` (rows `n` apart)
+/// and `+ c` when `accumulate` (f32 outputs only), in that order.
+///
+/// The sum of an element runs over the terms and their k in order, in a way that depends on the k_i alone: never on m,
+/// n, its place or the threads.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    pub m: usize,
+    pub n: usize,
+    pub terms: &'a [Term<'a>],
+    pub alpha: f32,
+    pub bias: Option<&'a [f32]>,
+    pub residual: Option<&'a [f32]>,
+    pub accumulate: bool,
+    pub precision: Precision,
+}
+
+/// Output pointer whose extent has been checked.
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    F32(Shareable<f32>),
+    Bf16(Shareable<u16>),
+}
+
+impl Product<'_> {
+    /// Writes into `c`, row-major with `c_stride >= n`; columns from `n` on are left alone, and without `accumulate`
+    /// `c` is not read.
+    ///
+    /// # Panics
+    /// When an operand, the bias, the residual or `c` is too short for the sizes and strides given, when a packed
+    /// operand was packed for another shape, precision or instruction set, and when a bf16 output shall accumulate.
+    pub fn run(&self, pool: &Pool, c: Output<'_>, c_stride: usize) {
+        self.run_on(Isa::best(), pool, c, c_stride);
+    }
+
+    /// [`Product::run`] with a chosen instruction set, for tests and measurements.
+    pub fn run_on(&self, isa: Isa, pool: &Pool, c: Output<'_>, c_stride: usize) {
+        if self.m == 0 || self.n == 0 {
+            return;
+        }
+        let (len, target) = match c {
+            Output::F32(c) => (c.len(), Target::F32(Shareable(c.as_mut_ptr()))),
+            Output::Bf16(c) => {
+                assert!(!self.accumulate, "a bf16 output cannot accumulate");
+                (c.len(), Target::Bf16(Shareable(c.as_mut_ptr())))
+            }
+        };
+        assert!(
+            (self.m == 1 || c_stride >= self.n) && (self.m - 1) * c_stride + self.n <= len,
+            "c of {len} elements with stride {c_stride} is too short for {} x {}",
+            self.m,
+            self.n
+        );
+        self.check(isa);
+        // SAFETY: C and the operands have just been checked, and the borrow keeps everybody else out of C.
+        unsafe { self.run_at(isa, pool, target, c_stride) }
+    }
+
+    /// Panics unless every operand holds what the sizes say.
+    #[track_caller]
+    pub(super) fn check(&self, isa: Isa) {
+        for t in self.terms {
+            match t.a {
+                Left::Matrix(a) => check("a", &a, self.m, t.k),
+                Left::Packed(p) => {
+                    assert!(p.shape() == (self.m, t.k), "packed for {:?}, used as {:?}", p.shape(), (self.m, t.k));
+                    assert!(
+                        p.precision == self.precision && p.isa == isa,
+                        "packed for {:?} on {}, used in {:?} on {isa}",
+                        p.precision,
+                        p.isa,
+                        self.precision
+                    );
+                }
+            }
+            check("b", &t.b, t.k, self.n);
+        }
+        assert!(self.bias.is_none_or(|b| b.len() >= self.n), "bias is shorter than n");
+        assert!(self.residual.is_none_or(|r| r.len() >= self.m * self.n), "residual is smaller than m x n");
+    }
+
+    /// # Safety
+    /// `c` is valid for `m` rows of `n` elements at `c_stride`, nobody else accesses those meanwhile, and
+    /// [`Product::check`] passed.
+    unsafe fn run_at(&self, isa: Isa, pool: &Pool, c: Target, c_stride: usize) {
+        let (m, n) = (self.m, self.n);
+        let mut sum = vec![0f32; m * n];
+        for t in self.terms {
+            let a = match t.a {
+                Left::Matrix(a) => a,
+                Left::Packed(p) => Matrix { values: Values::F32(&p.values), stride: t.k, transposed: false },
+            };
+            super::Gemm { m, n, k: t.k, a, b: t.b, alpha: 1.0, accumulate: true, precision: self.precision }
+                .run_on(isa, pool, &mut sum, n);
+        }
+        for i in 0..m {
+            for j in 0..n {
+                let mut x = self.alpha * sum[i * n + j];
+                if let Some(b) = self.bias {
+                    x += b[j];
+                }
+                if let Some(r) = self.residual {
+                    x += r[i * n + j];
+                }
+                // SAFETY: the caller vouches for C.
+                unsafe {
+                    match c {
+                        Target::F32(c) => {
+                            let p = c.get().add(i * c_stride + j);
+                            *p = if self.accumulate { x + *p } else { x };
+                        }
+                        Target::Bf16(c) => *c.get().add(i * c_stride + j) = crate::elementwise::narrow(x),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One product of a group: what to compute, where to, and the output's stride.
+pub struct Grouped<'a> {
+    pub product: Product<'a>,
+    pub c: Output<'a>,
+    pub c_stride: usize,
+}
+
+/// Many products of different sizes in one parallel loop (the experts of a layer), balanced over the threads. Each gives
+/// the same bits as [`Product::run`].
+///
+/// # Panics
+/// As [`Product::run`].
+pub fn run_grouped(pool: &Pool, group: &mut [Grouped<'_>]) {
+    run_grouped_on(Isa::best(), pool, group);
+}
+
+/// [`run_grouped`] with a chosen instruction set, for tests and measurements.
+pub fn run_grouped_on(isa: Isa, pool: &Pool, group: &mut [Grouped<'_>]) {
+    for g in group {
+        let c = match &mut g.c {
+            Output::F32(c) => Output::F32(c),
+            Output::Bf16(c) => Output::Bf16(c),
+        };
+        g.product.run_on(isa, pool, c, g.c_stride);
+    }
+}
