@@ -107,7 +107,7 @@ fn main() {
     let stream = Stream::new(1, 1, 1);
     show("dropout", 2, median(seconds, || elementwise::dropout(&pool, &x, 0.1, stream, 0, &mut y)));
     let mut half = vec![0u16; n];
-    show("f32 to bf16 (x 1.5)", 1, median(seconds, || elementwise::f32_to_bf16(&pool, &x, &mut half)));
+    show("f32 to bf16 (x 1.5)", 1, median(seconds, || elementwise::narrow_into(&pool, &x, &mut half)));
     let layout = elementwise::RopeLayout {
         row_stride: width,
         offset: 0,

@@ -8,12 +8,14 @@
 //! infinite value of the same block would be NaN.
 mod backward;
 mod forward;
+mod half;
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use crate::{Isa, Pool};
-pub use reference::{reference_backward, reference_forward};
+pub use half::{backward_bf16, backward_bf16_on, forward_bf16, forward_bf16_on};
+pub use reference::{reference_backward, reference_forward, reference_magnitudes};
 
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {

@@ -1,6 +1,7 @@
 //! Every operation, every instruction set it has a variant for, and how each is checked against its reference.
 //! [`selftest`] runs all variants this machine has; it needs nothing but the machine.
 mod checks;
+mod checks_bf16;
 
 use crate::Isa;
 
@@ -39,16 +40,20 @@ pub struct Outcome {
 
 const BOUND: &str = "of the bound for any f32 order of summation";
 const MIXED: &str = "error / (1 + |value|)";
+const ROUNDED: &str = "|row error| / (2^-8 |row| + 2^-9 |row of the terms' magnitudes|)";
+const HALF: &str = "error / (2^-8 |value| + 2e-6)";
 const RELATIVE: &str = "relative error";
 const COUNT: &str = "elements that differ";
 
 /// Every operation with variants.
-pub const OPS: [Op; 18] = [
+pub const OPS: [Op; 25] = [
     Op { name: "gemm f32", unit: BOUND, tolerance: 1.0, check: checks::gemm_f32 },
     Op { name: "gemm bf16", unit: BOUND, tolerance: 1.0, check: checks::gemm_bf16 },
     Op { name: "gemm batch and threads", unit: COUNT, tolerance: 0.0, check: checks::gemm_invariance },
     Op { name: "attention forward", unit: MIXED, tolerance: 3e-6, check: checks::attention_forward },
     Op { name: "attention backward", unit: MIXED, tolerance: 2e-5, check: checks::attention_backward },
+    Op { name: "attention forward bf16", unit: ROUNDED, tolerance: 1.0, check: checks_bf16::attention_forward_bf16 },
+    Op { name: "attention backward bf16", unit: ROUNDED, tolerance: 1.0, check: checks_bf16::attention_backward_bf16 },
     Op { name: "attention decode", unit: COUNT, tolerance: 0.0, check: checks::attention_decode },
     Op { name: "exp", unit: RELATIVE, tolerance: 2e-7, check: checks::exp },
     Op { name: "rmsnorm forward", unit: MIXED, tolerance: 1e-6, check: checks::rmsnorm_forward },
@@ -56,6 +61,11 @@ pub const OPS: [Op; 18] = [
     Op { name: "silu_mul forward", unit: MIXED, tolerance: 1e-6, check: checks::silu_mul_forward },
     Op { name: "silu_mul backward", unit: MIXED, tolerance: 2e-6, check: checks::silu_mul_backward },
     Op { name: "rope", unit: MIXED, tolerance: 5e-7, check: checks::rope },
+    Op { name: "rmsnorm forward bf16", unit: HALF, tolerance: 1.0, check: checks_bf16::rmsnorm_forward_bf16 },
+    Op { name: "rmsnorm backward added", unit: MIXED, tolerance: 4e-6, check: checks::rmsnorm_backward_add },
+    Op { name: "silu_mul forward bf16", unit: HALF, tolerance: 1.0, check: checks_bf16::silu_mul_forward_bf16 },
+    Op { name: "silu_mul backward bf16", unit: HALF, tolerance: 1.0, check: checks_bf16::silu_mul_backward_bf16 },
+    Op { name: "rope bf16", unit: HALF, tolerance: 1.0, check: checks_bf16::rope_bf16 },
     Op { name: "softmax", unit: MIXED, tolerance: 1e-6, check: checks::softmax },
     Op { name: "cross_entropy", unit: MIXED, tolerance: 2e-6, check: checks::cross_entropy },
     Op { name: "adamw", unit: MIXED, tolerance: 1e-6, check: checks::adamw },

@@ -42,6 +42,70 @@ pub(crate) trait Simd: Copy {
     /// Sum of the lanes in an order fixed for the set.
     fn sum(self, a: Self::V) -> f32;
     fn largest(self, a: Self::V) -> f32;
+    /// bf16, widened.
+    /// # Safety
+    /// `p` is valid for reading `n <= LANES` bf16; lanes from `n` on are zero.
+    unsafe fn load_bf16(self, p: *const u16, n: usize) -> Self::V;
+    /// Rounded to nearest even; a NaN stays one.
+    /// # Safety
+    /// `p` is valid for writing `n <= LANES` bf16.
+    unsafe fn store_bf16(self, p: *mut u16, n: usize, v: Self::V);
+    /// `n` pairs of bf16: the elements at even and at odd places.
+    /// # Safety
+    /// `p` is valid for reading `2 * n` bf16, `n <= LANES`; lanes from `n` on are zero.
+    unsafe fn load_pairs(self, p: *const u16, n: usize) -> (Self::V, Self::V);
+    /// # Safety
+    /// `p` is valid for writing `2 * n` bf16, `n <= LANES`.
+    unsafe fn store_pairs(self, p: *mut u16, n: usize, even: Self::V, odd: Self::V);
+}
+
+/// What kernels read and write as lanes of f32: f32 itself, and bf16 as raw bits.
+pub(crate) trait Element: Copy {
+    /// # Safety
+    /// As [`Simd::load_n`].
+    unsafe fn load<S: Simd>(s: S, p: *const Self, n: usize) -> S::V;
+    /// # Safety
+    /// As [`Simd::store_n`].
+    unsafe fn store<S: Simd>(s: S, p: *mut Self, n: usize, v: S::V);
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32, n: usize) -> S::V {
+        // SAFETY: as the caller vouches.
+        unsafe { if n == S::LANES { s.load(p) } else { s.load_n(p, n) } }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f32, n: usize, v: S::V) {
+        // SAFETY: as the caller vouches.
+        unsafe { if n == S::LANES { s.store(p, v) } else { s.store_n(p, n, v) } }
+    }
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const u16, n: usize) -> S::V {
+        // SAFETY: as the caller vouches.
+        unsafe { s.load_bf16(p, n) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut u16, n: usize, v: S::V) {
+        // SAFETY: as the caller vouches.
+        unsafe { s.store_bf16(p, n, v) }
+    }
+}
+
+/// One value to bf16 bits, round to nearest even; the same bits as `half::bf16::from_f32`.
+#[inline(always)]
+pub(crate) fn narrow(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { (bits >> 16) as u16 | 0x40 } else { rounded }
+}
+
+#[inline(always)]
+pub(crate) fn widen(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
 }
 
 /// e^x to 2e-7 relative: x = n·ln 2 + r with |r| ≤ 0.347, e^r by its series to r^7/7! (next term 5e-9), then scaled
@@ -161,6 +225,34 @@ impl Simd for Scalar {
     #[inline(always)]
     fn largest(self, a: Self::V) -> f32 {
         a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16, n: usize) -> Self::V {
+        // SAFETY: the caller vouches for n bf16, and only those are read.
+        lanes!(|i| if i < n { unsafe { widen(*p.add(i)) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, n: usize, v: Self::V) {
+        for (i, x) in v.iter().enumerate().take(n) {
+            // SAFETY: the caller vouches for n bf16, and i < n.
+            unsafe { *p.add(i) = narrow(*x) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(self, p: *const u16, n: usize) -> (Self::V, Self::V) {
+        let (mut even, mut odd) = ([0f32; 8], [0f32; 8]);
+        for i in 0..n {
+            // SAFETY: the caller vouches for 2n bf16, and i < n.
+            unsafe { (even[i], odd[i]) = (widen(*p.add(2 * i)), widen(*p.add(2 * i + 1))) }
+        }
+        (even, odd)
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, p: *mut u16, n: usize, even: Self::V, odd: Self::V) {
+        for i in 0..n {
+            // SAFETY: the caller vouches for 2n bf16, and i < n.
+            unsafe { (*p.add(2 * i), *p.add(2 * i + 1)) = (narrow(even[i]), narrow(odd[i])) }
+        }
     }
 }
 
@@ -288,6 +380,79 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps::<1>(x, x)))
         })
     }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16, n: usize) -> __m256 {
+        // There is no masked load of 16-bit words.
+        let mut part = [0u16; 8];
+        let mut from = p;
+        if n < 8 {
+            // SAFETY: the caller vouches for n bf16.
+            unsafe { std::ptr::copy_nonoverlapping(p, part.as_mut_ptr(), n) }
+            from = part.as_ptr();
+        }
+        // SAFETY: 8 words are readable, of the caller's or of `part`.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, n: usize, v: __m256) {
+        has!({
+            let r = narrow8(v);
+            let words = _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(r, r)));
+            if n == 8 {
+                _mm_storeu_si128(p.cast(), words);
+            } else {
+                let mut part = [0u16; 8];
+                _mm_storeu_si128(part.as_mut_ptr().cast(), words);
+                std::ptr::copy_nonoverlapping(part.as_ptr(), p, n);
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(self, p: *const u16, n: usize) -> (__m256, __m256) {
+        // SAFETY: lanes from n on are masked off and not accessed.
+        unsafe { split8(_mm256_maskload_epi32(p.cast(), mask8(n))) }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, p: *mut u16, n: usize, even: __m256, odd: __m256) {
+        // SAFETY: lanes from n on are masked off and not accessed.
+        unsafe {
+            let both = _mm256_or_si256(narrow8(even), _mm256_slli_epi32::<16>(narrow8(odd)));
+            _mm256_maskstore_epi32(p.cast(), mask8(n), both);
+        }
+    }
+}
+
+/// The bf16 of each lane in its low half, as [`narrow`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+fn narrow8(v: __m256) -> __m256i {
+    let bits = _mm256_castps_si256(v);
+    let high = _mm256_srli_epi32::<16>(bits);
+    let bias = _mm256_add_epi32(_mm256_and_si256(high, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
+    let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, bias));
+    let quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v)))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+fn split8(pairs: __m256i) -> (__m256, __m256) {
+    let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32));
+    (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(odd))
+}
+
+/// As `narrow8`.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn narrow16(v: __m512) -> __m512i {
+    let bits = _mm512_castps_si512(v);
+    let high = _mm512_srli_epi32::<16>(bits);
+    let bias = _mm512_add_epi32(_mm512_and_si512(high, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
+    let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, bias));
+    _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v), high, _mm512_set1_epi32(0x40))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -387,6 +552,44 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn largest(self, a: __m512) -> f32 {
         has!(_mm512_reduce_max_ps(a))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16, n: usize) -> __m512 {
+        // SAFETY: lanes from n on are masked off and not accessed.
+        unsafe {
+            let words =
+                if n == 16 { _mm256_loadu_si256(p.cast()) } else { _mm256_maskz_loadu_epi16(mask16(n), p.cast()) };
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, n: usize, v: __m512) {
+        // SAFETY: lanes from n on are masked off and not accessed.
+        unsafe {
+            let words = _mm512_cvtepi32_epi16(narrow16(v));
+            if n == 16 {
+                _mm256_storeu_si256(p.cast(), words);
+            } else {
+                _mm256_mask_storeu_epi16(p.cast(), mask16(n), words);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(self, p: *const u16, n: usize) -> (__m512, __m512) {
+        // SAFETY: lanes from n on are masked off and not accessed.
+        unsafe {
+            let pairs = _mm512_maskz_loadu_epi32(mask16(n), p.cast());
+            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, p: *mut u16, n: usize, even: __m512, odd: __m512) {
+        // SAFETY: lanes from n on are masked off and not accessed.
+        unsafe {
+            let both = _mm512_or_si512(narrow16(even), _mm512_slli_epi32::<16>(narrow16(odd)));
+            _mm512_mask_storeu_epi32(p.cast(), mask16(n), both);
+        }
     }
 }
 

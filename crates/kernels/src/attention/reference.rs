@@ -56,6 +56,39 @@ pub fn reference_backward(
     (dq, dk, dv)
 }
 
+/// What errors of rounded operands scale with: the sums of [`reference_forward`]'s out and of [`reference_backward`]'s
+/// dq, dk, dv over the magnitudes of their terms.
+pub fn reference_magnitudes(
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dout: &[f32],
+) -> [Vec<f64>; 4] {
+    let (dqk, dvn) = (s.head_dim_qk, s.head_dim_v);
+    let magnitudes: Vec<f32> = v.iter().map(|x| x.abs()).collect();
+    let (out, lse) = reference_forward(s, segments, q, k, &magnitudes);
+    let (mut dq, mut dk, mut dv) = (vec![0f64; q.len()], vec![0f64; k.len()], vec![0f64; v.len()]);
+    each_row(s, segments, |row, kv_rows| {
+        let d = &dout[row * dvn..(row + 1) * dvn];
+        let delta: f64 = d.iter().zip(&out[row * dvn..]).map(|(a, b)| f64::from(a.abs()) * b).sum();
+        for (x, kv) in scores(s, q, k, row, &kv_rows).iter().zip(&kv_rows) {
+            let p = (x - lse[row]).exp();
+            let dp: f64 = d.iter().zip(&v[kv * dvn..]).map(|(a, b)| f64::from((a * b).abs())).sum();
+            let ds = p * (dp + delta) * f64::from(s.scale.abs());
+            for c in 0..dqk {
+                dq[row * dqk + c] += ds * f64::from(k[kv * dqk + c].abs());
+                dk[kv * dqk + c] += ds * f64::from(q[row * dqk + c].abs());
+            }
+            for c in 0..dvn {
+                dv[kv * dvn + c] += p * f64::from(d[c].abs());
+            }
+        }
+    });
+    [out, dq, dk, dv]
+}
+
 /// Calls `f` with every query row (t·H + h) and the key rows (t·KV + kv head) it sees.
 fn each_row(s: &AttentionShape, segments: &[Segment], mut f: impl FnMut(usize, Vec<usize>)) {
     let group = s.num_heads / s.num_key_value_heads;

@@ -50,11 +50,33 @@ simd_fn! {
 }
 
 simd_fn! {
+    fn scale_slice<S>(s, alpha: f32, x: &mut [f32]) {
+        let (p, n, a) = (x.as_mut_ptr(), x.len(), s.splat(alpha));
+        // SAFETY: the slice holds n floats.
+        unsafe { sweep!(s, S, n; v = p; => p, s.mul(v, a)) }
+    }
+}
+
+simd_fn! {
     fn add_slice<S>(s, x: &[f32], y: &mut [f32]) {
         let (p, q, n) = (x.as_ptr(), y.as_mut_ptr(), x.len().min(y.len()));
         // SAFETY: both slices hold n floats.
         unsafe { sweep!(s, S, n; u = p, v = q; => q, s.add(u, v)) }
     }
+}
+
+simd_fn! {
+    fn add_slice_bf16<S>(s, x: &[u16], y: &mut [f32]) {
+        let (p, q, n) = (x.as_ptr(), y.as_mut_ptr(), x.len().min(y.len()));
+        // SAFETY: both slices hold n elements.
+        unsafe { sweep!(s, S, n; u = p, v = q; => q, s.add(u, v)) }
+    }
+}
+
+/// `y += x` where x is bf16.
+pub fn add_bf16(pool: &Pool, x: &[u16], y: &mut [f32]) {
+    same_len("x", x.len(), y.len());
+    pool.pieces_mut(y, TASK, &|i, part| add_slice_bf16(Isa::best(), &x[i * TASK..i * TASK + part.len()], part));
 }
 
 /// `y += x`.
@@ -71,7 +93,7 @@ pub fn axpy(pool: &Pool, alpha: f32, x: &[f32], y: &mut [f32]) {
 
 /// `x *= alpha`.
 pub fn scale(pool: &Pool, alpha: f32, x: &mut [f32]) {
-    pool.pieces_mut(x, TASK, &|_, part| part.iter_mut().for_each(|v| *v *= alpha));
+    pool.pieces_mut(x, TASK, &|_, part| scale_slice(Isa::best(), alpha, part));
 }
 
 /// Adds `row` `[width]` to every row of `y` `[t, width]` (a bias).

@@ -10,6 +10,18 @@ fn normal(n: usize, purpose: u32) -> Vec<f32> {
     v
 }
 
+fn narrowed(pool: &Pool, x: &[f32]) -> Vec<u16> {
+    let mut y = vec![0u16; x.len()];
+    narrow_into(pool, x, &mut y);
+    y
+}
+
+fn widened(pool: &Pool, x: &[u16]) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    widen_into(pool, x, &mut y);
+    y
+}
+
 /// Everything the module computes, on `threads` threads.
 fn everything(threads: usize) -> Vec<Vec<f32>> {
     let pool = Pool::new(threads);
@@ -32,6 +44,20 @@ fn everything(threads: usize) -> Vec<Vec<f32>> {
     let positions: Vec<u32> = (0..t as u32).map(|i| i % 10).collect();
     rope(&pool, &mut y, &layout, &positions, &g[..400], &u[..400], false);
     all.push(y);
+    let [g16, u16s, dy16] = [&g, &u, &dy].map(|x| narrowed(&pool, x));
+    let [mut a, mut b, mut c, mut turned] = std::array::from_fn(|_| vec![0u16; n]);
+    let mut inv = vec![0f32; t];
+    rmsnorm_forward_bf16(&pool, &x, &w, 1e-6, &mut a, &mut inv);
+    rope_narrow(&pool, &x, &layout, &positions, &g[..400], &u[..400], true, &mut turned);
+    all.extend([widened(&pool, &a), inv.clone(), widened(&pool, &turned)]);
+    silu_mul_forward_bf16(&pool, &g16, &u16s, &mut a);
+    silu_mul_backward_bf16(&pool, &g16, &u16s, &dy16, &mut b, &mut c);
+    let mut turned = g16.clone();
+    rope_bf16(&pool, &mut turned, &layout, &positions, &g[..400], &u[..400], false);
+    let (mut dx, mut dw) = (g.clone(), vec![0.5f32; width]);
+    rmsnorm_backward_add(&pool, &x, &w, &inv, &dy, &mut dx, Some(&mut dw));
+    add_bf16(&pool, &dy16, &mut dx);
+    all.extend([widened(&pool, &a), widened(&pool, &b), widened(&pool, &c), widened(&pool, &turned), dx, dw]);
     let targets: Vec<u32> = (0..t as u32).map(|i| if i % 5 == 0 { IGNORE } else { i * 17 }).collect();
     let (mut logits, mut losses, mut only) = (x.clone(), vec![0f32; t], vec![0f32; t]);
     cross_entropy(&pool, &logits, width, &targets, &mut only);
@@ -47,9 +73,9 @@ fn everything(threads: usize) -> Vec<Vec<f32>> {
     adamw(&pool, &options, &mut p, &u, &mut m, &mut v);
     all.extend([p, m, v]);
     let mut half = vec![0u16; n];
-    f32_to_bf16(&pool, &x, &mut half);
+    narrow_into(&pool, &x, &mut half);
     let mut y = vec![0f32; n];
-    bf16_to_f32(&pool, &half, &mut y);
+    widen_into(&pool, &half, &mut y);
     add(&pool, &x, &mut y);
     axpy(&pool, 0.3, &g, &mut y);
     scale(&pool, 1.7, &mut y);
@@ -112,6 +138,60 @@ fn reference_gradients_are_derivatives() {
         assert!(((f(gh, w[i]) - f(gl, w[i])) / (f64::from(gh) - f64::from(gl)) - dg).abs() < 1e-5);
         assert!(((f(x[i], uh) - f(x[i], ul)) / (f64::from(uh) - f64::from(ul)) - du).abs() < 1e-5);
     }
+}
+
+/// The forms over bf16 are the f32 ones on widened operands, rounded once.
+#[test]
+fn bf16_forms_are_the_f32_forms_rounded() {
+    let pool = Pool::new(2);
+    let (t, width) = (30, 77);
+    let n = t * width;
+    let [g, u, dy] = [0, 1, 2].map(|i| narrowed(&pool, &normal(n, i)));
+    let [gw, uw, dyw] = [&g, &u, &dy].map(|x| widened(&pool, x));
+    let w = normal(width, 3);
+    let [mut a, mut b] = [vec![0u16; n], vec![0u16; n]];
+    let [mut aw, mut bw] = [vec![0f32; n], vec![0f32; n]];
+    silu_mul_forward_bf16(&pool, &g, &u, &mut a);
+    silu_mul_forward(&pool, &gw, &uw, &mut aw);
+    assert_eq!(a, narrowed(&pool, &aw));
+    silu_mul_backward_bf16(&pool, &g, &u, &dy, &mut a, &mut b);
+    silu_mul_backward(&pool, &gw, &uw, &dyw, &mut aw, &mut bw);
+    assert!(a == narrowed(&pool, &aw) && b == narrowed(&pool, &bw));
+    let (mut inv, mut inv_wide) = (vec![0f32; t], vec![0f32; t]);
+    rmsnorm_forward_bf16(&pool, &gw, &w, 1e-6, &mut a, &mut inv);
+    rmsnorm_forward(&pool, &gw, &w, 1e-6, &mut aw, &mut inv_wide);
+    assert!(a == narrowed(&pool, &aw) && inv == inv_wide);
+    let positions: Vec<u32> = (0..t as u32).map(|i| i % 3).collect();
+    let (cos, sin) = (normal(3 * 12, 4), normal(3 * 12, 5));
+    for interleaved in [false, true] {
+        let layout = RopeLayout { row_stride: width, offset: 5, head_stride: 36, num_heads: 2, half: 12, interleaved };
+        aw.copy_from_slice(&gw);
+        rope(&pool, &mut aw, &layout, &positions, &cos, &sin, true);
+        rope_narrow(&pool, &gw, &layout, &positions, &cos, &sin, true, &mut a);
+        assert_eq!(a, narrowed(&pool, &aw));
+        b.copy_from_slice(&g);
+        rope_bf16(&pool, &mut b, &layout, &positions, &cos, &sin, true);
+        assert_eq!(a, b);
+    }
+    let mut sum = dyw.clone();
+    add_bf16(&pool, &g, &mut sum);
+    assert!(sum.iter().zip(&dyw).zip(&gw).all(|((s, d), g)| *s == d + g));
+}
+
+/// Adding in place is the plain gradient plus what was there.
+#[test]
+fn the_added_norm_gradient_is_a_sum() {
+    let pool = Pool::new(2);
+    let (t, width) = (9, 130);
+    let (x, dy, w, before) = (normal(t * width, 0), normal(t * width, 1), normal(width, 2), normal(t * width, 3));
+    let (mut y, mut inv) = (vec![0f32; t * width], vec![0f32; t]);
+    rmsnorm_forward(&pool, &x, &w, 1e-6, &mut y, &mut inv);
+    let (mut plain, mut added) = (vec![0f32; t * width], before.clone());
+    let (mut dw, mut dw_added) = (vec![0f32; width], vec![0f32; width]);
+    rmsnorm_backward(&pool, &x, &w, &inv, &dy, &mut plain, Some(&mut dw));
+    rmsnorm_backward_add(&pool, &x, &w, &inv, &dy, &mut added, Some(&mut dw_added));
+    assert_eq!(dw, dw_added);
+    assert!((0..t * width).all(|i| (added[i] - before[i] - plain[i]).abs() < 4e-6 * (1.0 + plain[i].abs())));
 }
 
 #[test]

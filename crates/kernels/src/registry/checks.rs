@@ -6,22 +6,22 @@ use crate::rng::Stream;
 use crate::{Isa, Pool};
 
 /// Shorter than a vector, whole vectors, tails, more than one unrolled step, more than one 4096 piece.
-const LENGTHS: [usize; 9] = [1, 3, 8, 16, 33, 64, 130, 1001, 5000];
-const EPS: f32 = 1e-6;
+pub(super) const LENGTHS: [usize; 9] = [1, 3, 8, 16, 33, 64, 130, 1001, 5000];
+pub(super) const EPS: f32 = 1e-6;
 
-fn normal(n: usize, purpose: u32) -> Vec<f32> {
+pub(super) fn normal(n: usize, purpose: u32) -> Vec<f32> {
     let mut v = vec![0f32; n];
     Stream::new(2024, purpose, 0).fill_normal(0, 1.0, &mut v);
     v
 }
 
 /// The larger; a NaN counts as infinite.
-fn larger(a: f64, b: f64) -> f64 {
+pub(super) fn larger(a: f64, b: f64) -> f64 {
     if b.is_nan() { f64::INFINITY } else { a.max(b) }
 }
 
 /// Largest |got − want| / (1 + |want|); infinite when the lengths differ.
-fn mixed(got: &[f32], want: &[f64]) -> f64 {
+pub(super) fn mixed(got: &[f32], want: &[f64]) -> f64 {
     if got.len() != want.len() {
         return f64::INFINITY;
     }
@@ -102,15 +102,15 @@ pub(super) fn gemm_invariance(isa: Isa) -> f64 {
     differ
 }
 
-struct Documents {
-    s: AttentionShape,
-    segments: Vec<Segment>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+pub(super) struct Documents {
+    pub(super) s: AttentionShape,
+    pub(super) segments: Vec<Segment>,
+    pub(super) q: Vec<f32>,
+    pub(super) k: Vec<f32>,
+    pub(super) v: Vec<f32>,
 }
 
-fn documents() -> Documents {
+pub(super) fn documents() -> Documents {
     let s = AttentionShape { num_heads: 6, num_key_value_heads: 2, head_dim_qk: 40, head_dim_v: 24, scale: 0.158 };
     let (mut segments, mut q_start, mut k_start) = (vec![], 0, 0);
     for (q_len, k_len) in [(1, 1), (140, 140), (2, 70), (65, 100)] {
@@ -208,8 +208,19 @@ pub(super) fn rmsnorm_backward(isa: Isa) -> f64 {
     })
 }
 
+pub(super) fn rmsnorm_backward_add(isa: Isa) -> f64 {
+    LENGTHS.iter().fold(0.0, |e, n| {
+        let (x, w, dy, mut dx) = (normal(*n, 1), normal(*n, 2), normal(*n, 3), normal(*n, 4));
+        let inv = reference::rmsnorm(&x, &w, EPS).1 as f32;
+        let mut want = reference::rmsnorm_backward(&x, &w, EPS, &dy).0;
+        want.iter_mut().zip(&dx).for_each(|(w, before)| *w += f64::from(*before));
+        ew::rmsnorm_dx_add_row(isa, &x, &w, inv, &dy, &mut dx);
+        larger(e, mixed(&dx, &want))
+    })
+}
+
 /// Gates from -40 to 40: both tails of the sigmoid.
-fn gates(n: usize) -> Vec<f32> {
+pub(super) fn gates(n: usize) -> Vec<f32> {
     normal(n, 1).iter().map(|x| x * 10.0).collect()
 }
 

@@ -1,0 +1,113 @@
+//! Attention over bf16 arrays: the operands are the bf16 numbers, scores, softmax and every sum are f32, results are
+//! rounded once.
+use super::{AttentionShape, Segment, apart, backward, check, exact, forward};
+use crate::elementwise::{narrow_into, narrow_slice, widen_into};
+use crate::{Isa, Pool};
+
+/// [`super::forward`] over bf16: q, k, v and out are bf16 bits, lse stays f32.
+///
+/// # Panics
+/// As [`super::forward`].
+#[allow(clippy::too_many_arguments)]
+pub fn forward_bf16(
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[u16],
+    k: &[u16],
+    v: &[u16],
+    out: &mut [u16],
+    lse: &mut [f32],
+) {
+    forward_bf16_on(Isa::best(), pool, s, segments, q, k, v, out, lse);
+}
+
+/// [`forward_bf16`] with a chosen instruction set, for tests and measurements.
+#[allow(clippy::too_many_arguments)]
+pub fn forward_bf16_on(
+    isa: Isa,
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[u16],
+    k: &[u16],
+    v: &[u16],
+    out: &mut [u16],
+    lse: &mut [f32],
+) {
+    let tokens = check(s, segments, q.len(), k.len(), v.len());
+    exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
+    exact("lse", lse.len(), tokens * s.num_heads);
+    let [q, k, v] = [q, k, v].map(|x| widened(pool, x));
+    let mut wide = vec![0f32; out.len()];
+    forward::run(isa, pool, s, segments, &q, &k, &v, &mut wide, lse);
+    let width = s.num_heads * s.head_dim_v;
+    for g in segments {
+        let at = g.q_start * width..(g.q_start + g.q_len) * width;
+        narrow_slice(isa, &wide[at.clone()], &mut out[at]);
+    }
+}
+
+/// [`super::backward`] over bf16: every array but lse is bf16 bits; dq, dk, dv are overwritten, rounded once from their
+/// f32 sums.
+///
+/// # Panics
+/// As [`super::backward`].
+#[allow(clippy::too_many_arguments)]
+pub fn backward_bf16(
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[u16],
+    k: &[u16],
+    v: &[u16],
+    out: &[u16],
+    lse: &[f32],
+    dout: &[u16],
+    dq: &mut [u16],
+    dk: &mut [u16],
+    dv: &mut [u16],
+) {
+    backward_bf16_on(Isa::best(), pool, s, segments, q, k, v, out, lse, dout, dq, dk, dv);
+}
+
+/// [`backward_bf16`] with a chosen instruction set, for tests and measurements.
+#[allow(clippy::too_many_arguments)]
+pub fn backward_bf16_on(
+    isa: Isa,
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[u16],
+    k: &[u16],
+    v: &[u16],
+    out: &[u16],
+    lse: &[f32],
+    dout: &[u16],
+    dq: &mut [u16],
+    dk: &mut [u16],
+    dv: &mut [u16],
+) {
+    let tokens = check(s, segments, q.len(), k.len(), v.len());
+    apart("key", segments.iter().map(|g| (g.k_start, g.k_len)).collect());
+    for (name, len) in [("out", out.len()), ("dout", dout.len())] {
+        exact(name, len, tokens * s.num_heads * s.head_dim_v);
+    }
+    exact("lse", lse.len(), tokens * s.num_heads);
+    exact("dq", dq.len(), q.len());
+    exact("dk", dk.len(), k.len());
+    exact("dv", dv.len(), v.len());
+    let [q, k, v, out, dout] = [q, k, v, out, dout].map(|x| widened(pool, x));
+    let [mut wide_q, mut wide_k, mut wide_v] = [&q, &k, &v].map(|x| vec![0f32; x.len()]);
+    let inputs = backward::Inputs { q: &q, k: &k, v: &v, out: &out, lse, dout: &dout };
+    backward::run(isa, pool, s, segments, &inputs, &mut wide_q, &mut wide_k, &mut wide_v);
+    for (wide, narrow) in [(wide_q, dq), (wide_k, dk), (wide_v, dv)] {
+        narrow_into(pool, &wide, narrow);
+    }
+}
+
+fn widened(pool: &Pool, x: &[u16]) -> Vec<f32> {
+    let mut wide = vec![0f32; x.len()];
+    widen_into(pool, x, &mut wide);
+    wide
+}
