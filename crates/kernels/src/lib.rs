@@ -10,6 +10,7 @@ pub mod attention;
 pub mod elementwise;
 pub mod gemm;
 pub mod isa;
+pub mod machine;
 pub mod pool;
 pub mod quant;
 pub mod registry;
