@@ -10,6 +10,10 @@ fn random(n: usize, purpose: u32) -> Vec<f32> {
     v
 }
 
+fn bf16(v: &[f32]) -> Vec<u16> {
+    v.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect()
+}
+
 fn median(seconds: f64, mut f: impl FnMut()) -> f64 {
     f();
     let start = Instant::now();
@@ -51,12 +55,29 @@ fn main() {
         let forward = median(seconds, || {
             attention::forward(&pool, &s, &segments, &q, &k, &v, &mut out, &mut lse);
         });
+        let [q16, k16, v16, dout16] = [&q, &k, &v, &dout].map(|x| bf16(x));
+        let mut out16 = vec![0u16; out.len()];
+        let forward16 = median(seconds, || {
+            attention::forward_bf16(&pool, &s, &segments, &q16, &k16, &v16, &mut out16, &mut lse);
+        });
         let (mut dq, mut dk, mut dvs) = (vec![0f32; q.len()], vec![0f32; k.len()], vec![0f32; v.len()]);
         let backward = median(seconds, || {
             attention::backward(&pool, &s, &segments, &q, &k, &v, &out, &lse, &dout, &mut dq, &mut dk, &mut dvs);
         });
         let pairs: f64 = lens.iter().map(|l| (l * (l + 1) / 2) as f64).sum::<f64>() * heads as f64;
         let (f, b) = (pairs * 2.0 * (dqk + dv) as f64, pairs * 2.0 * (3 * dqk + 2 * dv) as f64);
+        let [mut dq16, mut dk16, mut dv16] = [q.len(), k.len(), v.len()].map(|n| vec![0u16; n]);
+        let backward16 = median(seconds, || {
+            let (dq, dk, dv) = (&mut dq16, &mut dk16, &mut dv16);
+            attention::backward_bf16(&pool, &s, &segments, &q16, &k16, &v16, &out16, &lse, &dout16, dq, dk, dv);
+        });
+        println!(
+            "  bf16: forward {:.1} ({:.2} ms), backward {:.1} ({:.2} ms)",
+            f / forward16 / 1e9,
+            forward16 * 1e3,
+            b / backward16 / 1e9,
+            backward16 * 1e3
+        );
         println!(
             "  {heads}/{kv} heads of {dqk}/{dv}, {} x {}: forward {:.1} ({:.2} ms), backward {:.1} ({:.2} ms)",
             lens.len(),

@@ -9,9 +9,13 @@
 mod backward;
 mod forward;
 mod half;
+#[cfg(test)]
+mod half_tests;
 mod reference;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use crate::{Isa, Pool};
 pub use half::{backward_bf16, backward_bf16_on, forward_bf16, forward_bf16_on};

@@ -1,7 +1,11 @@
 //! Attention over bf16 arrays: the operands are the bf16 numbers, scores, softmax and every sum are f32, results are
 //! rounded once.
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 use super::{AttentionShape, Segment, apart, backward, check, exact, forward};
 use crate::elementwise::{narrow_into, narrow_slice, widen_into};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Level;
 use crate::{Isa, Pool};
 
 /// [`super::forward`] over bf16: q, k, v and out are bf16 bits, lse stays f32.
@@ -38,6 +42,11 @@ pub fn forward_bf16_on(
     let tokens = check(s, segments, q.len(), k.len(), v.len());
     exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
     exact("lse", lse.len(), tokens * s.num_heads);
+    #[cfg(target_arch = "x86_64")]
+    if isa.level() == Level::Amx {
+        // SAFETY: an `Isa` of this level exists only where AMX and the AVX-512 sets were detected; `check` passed.
+        return unsafe { tiles::forward(pool, s, segments, q, k, v, out, lse) };
+    }
     let [q, k, v] = [q, k, v].map(|x| widened(pool, x));
     let mut wide = vec![0f32; out.len()];
     forward::run(isa, pool, s, segments, &q, &k, &v, &mut wide, lse);

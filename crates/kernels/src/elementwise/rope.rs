@@ -165,10 +165,13 @@ fn check(layout: &RopeLayout, len: usize, positions: &[u32], cos: &[f32], sin: &
     true
 }
 
+/// isa, row, layout, cos, sin, sign
+type Turn<E> = fn(Isa, &mut [E], &RopeLayout, &[f32], &[f32], f32);
+
 #[allow(clippy::too_many_arguments)]
 fn in_place<E: Send>(
     pool: &Pool,
-    one: fn(Isa, &mut [E], &RopeLayout, &[f32], &[f32], f32),
+    one: Turn<E>,
     x: &mut [E],
     layout: &RopeLayout,
     positions: &[u32],
