@@ -6,6 +6,7 @@
 //! neighbours in the batch. Variants for different instruction sets may differ in the last bits.
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
+pub mod arena;
 pub mod attention;
 pub mod elementwise;
 pub mod gemm;

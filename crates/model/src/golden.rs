@@ -248,7 +248,7 @@ fn check_greedy(model: &Model, golden: &Golden, report: &mut GoldenReport) -> Re
     let mut cache = model.new_cache();
     let mut stepped = Vec::new();
     for t in &all {
-        stepped.extend(model.step(&mut [(std::slice::from_ref(t), &mut cache)]).data);
+        stepped.extend(model.step(&mut [(std::slice::from_ref(t), &mut cache)]).data.into_vec());
     }
     report.compare("cached = full pass", &stepped, &full.data, LOGITS, false);
     Ok(())
@@ -312,7 +312,7 @@ fn train(
         let pass = Pass { dropout: None, checkpoint: step % 2 == 1 };
         let loss = model.loss_and_grads(batch, &mut grads, 1.0 / batch.targets.len() as f32, &pass);
         if step == 0 {
-            out.first_grads = model.adapter_tensors(layout, &|id| grads.get(id).map(|t: &Tensor| t.data.clone()));
+            out.first_grads = model.adapter_tensors(layout, &|id| grads.get(id).map(|t: &Tensor| t.data.to_vec()));
         }
         out.losses.push((loss.sum / batch.targets.len() as f64) as f32);
         let norm = grads.norm();
@@ -321,7 +321,7 @@ fn train(
         grads.scale((clip / (norm + 1e-6)).min(1.0) as f32);
         optimizer.step(&model.context.pool, &mut model.params, &grads, &|_| lr, &|_| true);
     }
-    out.trained = model.adapter_tensors(layout, &|id| Some(model.params.get(id).value.data.clone()));
+    out.trained = model.adapter_tensors(layout, &|id| Some(model.params.get(id).value.data.to_vec()));
     Ok(out)
 }
 

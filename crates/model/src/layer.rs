@@ -2,7 +2,7 @@
 //! Shapes: t tokens, d hidden, h heads; MLA's n, r, v as in DeepSeek-V2 §2.1.
 use crate::cache::CachedKeys;
 use loar_formats::config::{MlaConfig, ModelConfig};
-use loar_tape::op::{RopeTable, RouterRule};
+use loar_tape::op::{RopeTable, RouterRule, Store};
 use loar_tape::{AttentionShape, Linear, Segment, Tape, Var, Weight};
 use std::sync::{Arc, Mutex};
 
@@ -82,21 +82,24 @@ pub(crate) enum Keys<'a> {
 }
 
 impl Layer {
+    /// The residual stream goes in and comes out in f32.
     pub(crate) fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, pass: &Pass<'a>) -> Var {
         let eps = pass.config.rms_norm_eps as f32;
-        let normed = tape.rms_norm(x, &self.input_layernorm, eps);
-        let attended = match &self.attention {
-            Attention::Gqa(a) => a.forward(tape, &normed, pass, self.index),
-            Attention::Mla(a) => a.forward(tape, &normed, pass, self.index),
+        let h = match &self.attention {
+            Attention::Gqa(a) => a.forward(tape, x, &self.input_layernorm, pass, self.index),
+            Attention::Mla(a) => a.forward(tape, x, &self.input_layernorm, pass, self.index),
         };
-        let h = tape.add(x, &attended);
-        drop((normed, attended));
-        let normed = tape.rms_norm(&h, &self.post_attention_layernorm, eps);
-        let y = match &self.mlp {
-            Mlp::Dense(m) => m.forward(tape, &normed),
-            Mlp::Moe(m) => m.forward(tape, &normed, pass, self.index),
-        };
-        tape.add(&h, &y)
+        match &self.mlp {
+            Mlp::Dense(m) => {
+                let lins = vec![(&m.gate_proj, Store::Context), (&m.up_proj, Store::Context)];
+                let gate_up = tape.norm_linears(&h, &self.post_attention_layernorm, eps, lins);
+                tape.swiglu_linear_add(&gate_up[0], &gate_up[1], &m.down_proj, &h)
+            }
+            Mlp::Moe(m) => {
+                let normed = tape.rms_norm(&h, &self.post_attention_layernorm, eps);
+                m.forward(tape, &normed, &h, pass, self.index)
+            }
+        }
     }
 
     pub(crate) fn is_trainable(&self) -> bool {
@@ -193,21 +196,30 @@ fn attend<'a>(
 ) -> Var {
     match &pass.keys {
         Keys::Packed(segments) => tape.attention(shape, segments, q, k, v),
-        Keys::Cached(c) => Var::constant(c.attend(&tape.context.pool, &shape, layer, &q.value, &k.value, &v.value)),
+        Keys::Cached(c) => {
+            let pool = &tape.context.pool;
+            let wide = |x: &Var| x.value.widened(pool).into_owned();
+            Var::constant(c.attend(pool, &shape, layer, &wide(q), &wide(k), &wide(v)))
+        }
     }
 }
 
 impl Gqa {
-    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, pass: &Pass<'a>, layer: usize) -> Var {
+    /// x + Attn(norm(x)).
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, norm: &'a Weight, pass: &Pass<'a>, layer: usize) -> Var {
         let c = pass.config;
-        let (mut q, mut k) = (tape.linear(x, &self.q_proj), tape.linear(x, &self.k_proj));
-        let v = tape.linear(x, &self.v_proj);
+        let eps = c.rms_norm_eps as f32;
+        // Heads that are normalised first come in f32.
+        let store = if self.q_norm.is_some() { Store::F32 } else { Store::Context };
+        let lins = vec![(&self.q_proj, store), (&self.k_proj, store), (&self.v_proj, Store::Context)];
+        let mut qkv = tape.norm_linears(x, norm, eps, lins);
+        let (v, mut k, mut q) = (qkv.remove(2), qkv.remove(1), qkv.remove(0));
         if let (Some(qn), Some(kn)) = (&self.q_norm, &self.k_norm) {
-            q = tape.rms_norm(&q, qn, c.rms_norm_eps as f32);
-            k = tape.rms_norm(&k, kn, c.rms_norm_eps as f32);
+            q = tape.rms_norm(&q, qn, eps);
+            k = tape.rms_norm(&k, kn, eps);
         }
-        let q = tape.rope(&q, &pass.rope, c.head_dim, 0);
-        let k = tape.rope(&k, &pass.rope, c.head_dim, 0);
+        let q = tape.rope(q, &pass.rope, c.head_dim, 0);
+        let k = tape.rope(k, &pass.rope, c.head_dim, 0);
         let shape = AttentionShape {
             num_heads: c.num_attention_heads,
             num_key_value_heads: c.num_key_value_heads,
@@ -216,32 +228,37 @@ impl Gqa {
             scale: c.softmax_scale() as f32,
         };
         let o = attend(tape, shape, pass, layer, &q, &k, &v);
-        tape.linear(&o, &self.o_proj)
+        drop((q, k, v));
+        tape.linear_add(&o, &self.o_proj, x)
     }
 }
 
 impl Mla {
-    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, pass: &Pass<'a>, layer: usize) -> Var {
+    /// x + Attn(norm(x)).
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, norm: &'a Weight, pass: &Pass<'a>, layer: usize) -> Var {
         let heads = pass.config.num_attention_heads;
         let m = pass.config.mla.as_ref().expect("an MLA layer has an MLA config");
         let (n, r, v, latent) = (m.qk_nope_head_dim, m.qk_rope_head_dim, m.v_head_dim, m.kv_lora_rank);
         // The latents' norms are built with the default epsilon, whatever rms_norm_eps says.
         let eps = MlaConfig::LATENT_NORM_EPS as f32;
+        let first = match &self.query {
+            MlaQuery::Full(q) => (q, Store::Context),
+            MlaQuery::LowRank { q_a_proj, .. } => (q_a_proj, Store::F32),
+        };
+        let lins = vec![first, (&self.kv_a_proj_with_mqa, Store::F32)];
+        let mut projected = tape.norm_linears(x, norm, pass.config.rms_norm_eps as f32, lins);
+        let (kv_a, first) = (projected.remove(1), projected.remove(0));
         let q = match &self.query {
-            MlaQuery::Full(q) => tape.linear(x, q),
-            MlaQuery::LowRank { q_a_proj, q_a_layernorm, q_b_proj } => {
-                let qa = tape.linear(x, q_a_proj);
-                let qa = tape.rms_norm(&qa, q_a_layernorm, eps);
-                tape.linear(&qa, q_b_proj)
+            MlaQuery::Full(_) => first,
+            MlaQuery::LowRank { q_a_layernorm, q_b_proj, .. } => {
+                tape.norm_linears(&first, q_a_layernorm, eps, vec![(q_b_proj, Store::Context)]).remove(0)
             }
         };
-        let q = tape.rope(&q, &pass.rope, n + r, n);
-        let kv_a = tape.linear(x, &self.kv_a_proj_with_mqa);
+        let q = tape.rope(q, &pass.rope, n + r, n);
         let c = tape.columns(&kv_a, 0, latent);
-        let c = tape.rms_norm(&c, &self.kv_a_layernorm, eps);
+        let kv_b = tape.norm_linears(&c, &self.kv_a_layernorm, eps, vec![(&self.kv_b_proj, Store::Context)]).remove(0);
         let k_pe = tape.columns(&kv_a, latent, r);
-        let k_pe = tape.rope(&k_pe, &pass.rope, r, 0);
-        let kv_b = tape.linear(&c, &self.kv_b_proj);
+        let k_pe = tape.rope(k_pe, &pass.rope, r, 0);
         let k = tape.mla_keys(&kv_b, &k_pe, heads, n, v);
         let values = tape.mla_values(&kv_b, heads, n, v);
         let shape = AttentionShape {
@@ -253,21 +270,22 @@ impl Mla {
         };
         drop((kv_a, kv_b, c, k_pe));
         let o = attend(tape, shape, pass, layer, &q, &k, &values);
-        tape.linear(&o, &self.o_proj)
+        drop((q, k, values));
+        tape.linear_add(&o, &self.o_proj, x)
     }
 }
 
 impl SwigluMlp {
-    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> Var {
-        let (g, u) = (tape.linear(x, &self.gate_proj), tape.linear(x, &self.up_proj));
-        let a = tape.swiglu(&g, &u);
-        drop((g, u));
-        tape.linear(&a, &self.down_proj)
+    /// residual + down(silu(gate(x)) ⊙ up(x)).
+    fn forward_add<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, residual: &Var) -> Var {
+        let gate_up = tape.linears(x, vec![(&self.gate_proj, Store::Context), (&self.up_proj, Store::Context)]);
+        tape.swiglu_linear_add(&gate_up[0], &gate_up[1], &self.down_proj, residual)
     }
 }
 
 impl Moe {
-    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, pass: &Pass<'a>, layer: usize) -> Var {
+    /// residual + Moe(x).
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var, residual: &Var, pass: &Pass<'a>, layer: usize) -> Var {
         let (assignment, weights) = tape.route(x, &self.gate, &self.rule);
         pass.expert_load.lock().expect("no pass panicked")[layer] = assignment.load();
         let rows = tape.dispatch(x, &assignment);
@@ -277,12 +295,10 @@ impl Moe {
         drop((rows, g, u));
         let y = tape.grouped_linear(&a, self.experts.iter().map(|e| &e.down_proj).collect(), &assignment);
         let routed = tape.combine(&y, &weights, &assignment);
+        let h = tape.add(residual, &routed);
         match &self.shared_experts {
-            Some(s) => {
-                let shared = s.forward(tape, x);
-                tape.add(&routed, &shared)
-            }
-            None => routed,
+            Some(s) => s.forward_add(tape, x, &h),
+            None => h,
         }
     }
 }

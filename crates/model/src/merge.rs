@@ -76,9 +76,9 @@ impl Model {
             }
             let base = source.to_f32(name)?;
             let merged = match linears.get(name) {
-                Some(l) => l.merged(&self.params).data,
+                Some(l) => l.merged(&self.params).data.into_vec(),
                 None if name == "model.embed_tokens.weight" && self.embed_lora.is_some() => self.merged_embedding(),
-                None => self.params.find(name).map(|id| self.params.get(id).value.data.clone()).unwrap_or_default(),
+                None => self.params.find(name).map(|id| self.params.get(id).value.data.to_vec()).unwrap_or_default(),
             };
             let (new, old) = (encode(&merged, spec.dtype), encode(&base, spec.dtype));
             let size = if spec.dtype == DType::BF16 { 2 } else { 4 };
@@ -101,7 +101,7 @@ impl Model {
         self.check_tied()?;
         let mut values: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         for l in self.linears() {
-            values.insert(format!("{}.weight", l.name), l.merged(&self.params).data);
+            values.insert(format!("{}.weight", l.name), l.merged(&self.params).data.into_vec());
             if let Some(b) = &l.bias {
                 values.insert(format!("{}.bias", l.name), b.to_f32(&self.params));
             }
@@ -182,7 +182,7 @@ impl Model {
     }
 
     /// Norms and routers by tensor name.
-    pub(crate) fn other_weights(&self) -> Vec<(String, &Weight)> {
+    fn other_weights(&self) -> Vec<(String, &Weight)> {
         let mut all = vec![("model.norm.weight".to_string(), &self.norm)];
         for layer in &self.layers {
             layer.each_norm(&mut |path, w| all.push((format!("{path}.weight"), w)));

@@ -5,6 +5,7 @@ use crate::peft::Attached;
 use crate::rope::Rope;
 use crate::{KvCache, ModelError, PackedBatch};
 use loar_formats::config::ModelConfig;
+use loar_tape::op::Store;
 use loar_tape::{Context, DropoutKey, Grads, Linear, Lora, ParamStore, Tape, Tensor, Var, Weight};
 use std::sync::{Arc, Mutex};
 
@@ -66,7 +67,8 @@ impl Model {
     pub fn logits(&self, batch: &PackedBatch) -> Tensor {
         let mut tape = Tape::eval(&self.context, &self.params);
         let (h, _) = self.hidden(&mut tape, batch, false);
-        Arc::unwrap_or_clone(tape.linear(&h, &self.lm_head).value)
+        let logits = tape.linears(&h, vec![(&self.lm_head, Store::F32)]).remove(0);
+        Arc::unwrap_or_clone(logits.value).into_f32(&self.context.pool)
     }
 
     /// Appends each sequence's tokens to its cache and gives the logits after its last one, `[sequences, vocab]`.
@@ -92,11 +94,13 @@ impl Model {
     fn cached_logits<'a>(&'a self, keys: &'a CachedKeys, ids: Vec<u32>, positions: &[u32], last: &[usize]) -> Tensor {
         let mut tape = Tape::eval(&self.context, &self.params);
         let (h, _) = self.run_layers(&mut tape, &Arc::new(ids), positions, Keys::Cached(keys), false);
+        let wide = h.value.widened(&self.context.pool);
         let mut ends = Tensor::zeros(last.len(), h.cols());
         for (i, r) in last.iter().enumerate() {
-            ends.row_mut(i).copy_from_slice(h.value.row(*r));
+            ends.row_mut(i).copy_from_slice(wide.row(*r));
         }
-        Arc::unwrap_or_clone(tape.linear(&Var::constant(ends), &self.lm_head).value)
+        let logits = tape.linears(&Var::constant(ends), vec![(&self.lm_head, Store::F32)]).remove(0);
+        Arc::unwrap_or_clone(logits.value).into_f32(&self.context.pool)
     }
 
     /// Output of the final norm, and the expert load of each layer.

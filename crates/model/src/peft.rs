@@ -360,8 +360,8 @@ impl Model {
         };
         if let Some(l) = &self.embed_lora {
             let (a, b) = (read(l.a), read(l.b));
-            put("model.embed_tokens.lora_embedding_A".into(), vec![a.rows, a.cols], a.data);
-            put("model.embed_tokens.lora_embedding_B".into(), vec![b.rows, b.cols], b.data);
+            put("model.embed_tokens.lora_embedding_A".into(), vec![a.rows, a.cols], a.data.into_vec());
+            put("model.embed_tokens.lora_embedding_B".into(), vec![b.rows, b.cols], b.data.into_vec());
         }
         for l in self.linears() {
             let Some(lora) = &l.lora else { continue };
@@ -369,11 +369,11 @@ impl Model {
                 continue;
             }
             let (a, b) = (read(lora.a), read(lora.b));
-            put(format!("{}.lora_A.weight", l.name), vec![a.rows, a.cols], a.data);
-            put(format!("{}.lora_B.weight", l.name), vec![b.rows, b.cols], b.data);
+            put(format!("{}.lora_A.weight", l.name), vec![a.rows, a.cols], a.data.into_vec());
+            put(format!("{}.lora_B.weight", l.name), vec![b.rows, b.cols], b.data.into_vec());
             if let Some(d) = &lora.dora {
                 let m = read(d.magnitude);
-                put(format!("{}.lora_magnitude_vector", l.name), vec![m.rows], m.data);
+                put(format!("{}.lora_magnitude_vector", l.name), vec![m.rows], m.data.into_vec());
             }
         }
         if layout == ExpertsLayout::Fused {
@@ -385,8 +385,8 @@ impl Model {
                     let inner = if gate_up.is_some() && down.is_some() { ".base_layer" } else { "" };
                     for (level, pair) in [(inner, gate_up), ("", down)] {
                         if let Some((a, b)) = pair {
-                            put(format!("{module}{level}.lora_A.weight"), vec![a.rows, a.cols], a.data);
-                            put(format!("{module}{level}.lora_B.weight"), vec![b.rows, b.cols], b.data);
+                            put(format!("{module}{level}.lora_A.weight"), vec![a.rows, a.cols], a.data.into_vec());
+                            put(format!("{module}{level}.lora_B.weight"), vec![b.rows, b.cols], b.data.into_vec());
                         }
                     }
                 }
@@ -395,7 +395,7 @@ impl Model {
         for (id, p) in self.params.iter() {
             if matches!(p.role, ParamRole::Full | ParamRole::FullVector) {
                 let shape = if p.value.cols == 1 { vec![p.value.rows] } else { vec![p.value.rows, p.value.cols] };
-                put(p.name.clone(), shape, read(id).data);
+                put(p.name.clone(), shape, read(id).data.into_vec());
             }
         }
         out
@@ -409,7 +409,7 @@ impl Model {
         if layout == ExpertsLayout::Fused {
             self.check_fused()?;
         }
-        let tensors = self.adapter_tensors(layout, &|id| Some(self.params.get(id).value.data.clone()));
+        let tensors = self.adapter_tensors(layout, &|id| Some(self.params.get(id).value.data.to_vec()));
         let out: Vec<TensorOut> =
             tensors.iter().map(|t| TensorOut::f32(t.name.clone(), t.shape.clone(), &t.data)).collect();
         loar_formats::peft::write(dir, &self.adapter_config(layout, base_name), &out)?;

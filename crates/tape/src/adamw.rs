@@ -55,10 +55,10 @@ impl AdamW {
             let value = &mut params.get_mut(id).value.data;
             let zeros;
             let grad = match grads.get(id) {
-                Some(g) => &g.data,
+                Some(g) => &g.data[..],
                 None => {
                     zeros = vec![0f32; value.len()];
-                    &zeros
+                    &zeros[..]
                 }
             };
             elementwise::adamw(

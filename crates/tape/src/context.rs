@@ -14,6 +14,12 @@ impl Context {
         Context { pool: Arc::new(Pool::new(threads)), precision }
     }
 
+    /// Whether activations that are only operands of products are stored as bf16: rounding them on the way to memory or
+    /// on the way into the product is the same.
+    pub fn stores_bf16(&self) -> bool {
+        self.precision == Precision::Bf16
+    }
+
     /// `c[m, n] (+)= alpha * a[m, k] * b[k, n]` in the context's precision; `c` is contiguous.
     #[allow(clippy::too_many_arguments)]
     pub fn gemm(

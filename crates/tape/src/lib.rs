@@ -21,5 +21,5 @@ pub use loar_kernels::{
 };
 pub use param::{BlockMask, Grads, Param, ParamId, ParamRole, ParamStore};
 pub use tape::{Backward, DropoutKey, Tape, Var};
-pub use tensor::Tensor;
+pub use tensor::{Activation, Tensor};
 pub use weight::{Bytes, Dora, Frozen, Linear, Lora, Storage, Weight};

@@ -1,6 +1,7 @@
 //! Weights: frozen ones wherever they lie (a mapped file, a vector), trainable ones in the parameter store, and the
 //! linear layer that joins a weight with its bias and its adapter.
 use crate::{ParamId, ParamStore, Tensor};
+use loar_kernels::arena::Buf;
 use loar_kernels::{Matrix, Values};
 use std::sync::Arc;
 
@@ -73,7 +74,8 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    pub fn from_f32(rows: usize, cols: usize, data: Vec<f32>) -> Frozen {
+    pub fn from_f32(rows: usize, cols: usize, data: impl Into<Buf<f32>>) -> Frozen {
+        let data = data.into().into_vec();
         assert_eq!(data.len(), rows * cols);
         Frozen { rows, cols, storage: Storage::F32(Arc::new(data)) }
     }
@@ -127,13 +129,18 @@ impl Weight {
 
     /// All numbers widened to f32.
     pub fn to_f32(&self, params: &ParamStore) -> Vec<f32> {
-        let (rows, cols) = self.shape(params);
-        let values = self.values(params);
-        let mut out = vec![0f32; rows * cols];
-        for (r, line) in out.chunks_exact_mut(cols.max(1)).enumerate() {
-            values.row_into(cols, r, line);
+        match self.values(params) {
+            Values::F32(v) => v.to_vec(),
+            Values::Bf16(v) => v.iter().map(|b| half::bf16::from_bits(*b).to_f32()).collect(),
+            quantized => {
+                let (rows, cols) = self.shape(params);
+                let mut out = vec![0f32; rows * cols];
+                for (r, line) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+                    quantized.row_into(cols, r, line);
+                }
+                out
+            }
         }
-        out
     }
 
     /// Row `r` widened to f32 into `out`.

@@ -1,8 +1,8 @@
 //! What the tape promises whatever the operations: checkpoints change nothing, shared values sum their gradients, frozen
 //! branches cost nothing, and what nobody saves is freed.
 use loar_tape::{
-    Context, DropoutKey, Frozen, Grads, Linear, Lora, ParamId, ParamRole, ParamStore, Precision, Tape, Tensor, Var,
-    Weight,
+    Activation, Context, DropoutKey, Frozen, Grads, Linear, Lora, ParamId, ParamRole, ParamStore, Precision, Tape,
+    Tensor, Var, Weight,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -76,7 +76,7 @@ impl Stack {
     ) -> (Vec<f32>, Option<Tensor>, Vec<Option<Tensor>>) {
         let mut tape = Tape::new(context, &self.params, key);
         let input = Arc::new(tensor(9, 3, N));
-        let x = if leaf { tape.leaf(input) } else { Var::constant((*input).clone()) };
+        let x = if leaf { tape.leaf(Arc::new((*input).clone().into())) } else { Var::constant((*input).clone()) };
         let mut h = x.clone();
         for (b, again) in checkpoint.into_iter().enumerate() {
             h = if again {
@@ -85,9 +85,9 @@ impl Stack {
                 self.block(b, &mut tape, &h)
             };
         }
-        let value = h.value.data.clone();
+        let value = h.value.f32().data.to_vec();
         let mut grads = Grads::new(&self.params);
-        let dx = tape.backward_into(&mut grads, &h, tensor(3, 3, N), &[&x]).remove(0);
+        let dx = tape.backward_into(&mut grads, &h, tensor(3, 3, N), &[&x]).remove(0).map(|g| g.f32().clone());
         (value, dx, grads.tensors)
     }
 }
@@ -129,15 +129,15 @@ fn nested_checkpoints_agree_too() {
     let key = Some(DropoutKey { seed: 1, micro_step: 1 });
     let straight = s.run(&context, [false, false], key, true);
     let mut tape = Tape::new(&context, &s.params, key);
-    let x = tape.leaf(Arc::new(tensor(9, 3, N)));
+    let x = tape.leaf(Arc::new(tensor(9, 3, N).into()));
     let s = &s;
     let y = tape.checkpoint(&x, true, move |tape, x| {
         let h = tape.checkpoint(&x, true, move |tape, x| s.block(0, tape, &x));
         tape.checkpoint(&h, true, move |tape, x| s.block(1, tape, &x))
     });
-    let value = y.value.data.clone();
+    let value = y.value.f32().data.to_vec();
     let mut grads = Grads::new(&s.params);
-    let dx = tape.backward_into(&mut grads, &y, tensor(3, 3, N), &[&x]).remove(0);
+    let dx = tape.backward_into(&mut grads, &y, tensor(3, 3, N), &[&x]).remove(0).map(|g| g.f32().clone());
     assert_eq!((value, dx, grads.tensors), straight);
 }
 
@@ -148,19 +148,28 @@ fn a_value_used_twice_gets_the_sum_of_its_gradients() {
     let x = tensor(1, 2, 3);
     let seed = tensor(2, 2, 3);
     let mut tape = Tape::new(&context, &params, None);
-    let leaf = tape.leaf(Arc::new(x.clone()));
+    let leaf = tape.leaf(Arc::new(x.clone().into()));
     let twice = tape.add(&leaf, &leaf);
     let thrice = tape.add(&twice, &leaf);
-    let dx =
-        tape.backward_into(&mut Grads::new(&params), &thrice, seed.clone(), &[&leaf]).remove(0).expect("a gradient");
+    let dx = tape
+        .backward_into(&mut Grads::new(&params), &thrice, seed.clone(), &[&leaf])
+        .remove(0)
+        .expect("a gradient")
+        .f32()
+        .clone();
     for (d, s) in dx.data.iter().zip(&seed.data) {
         assert!((d - 3.0 * s).abs() < 1e-6);
     }
     // silu(x)·x by x: both factors.
     let mut tape = Tape::new(&context, &params, None);
-    let leaf = tape.leaf(Arc::new(x.clone()));
+    let leaf = tape.leaf(Arc::new(x.clone().into()));
     let y = tape.swiglu(&leaf, &leaf);
-    let dx = tape.backward_into(&mut Grads::new(&params), &y, seed.clone(), &[&leaf]).remove(0).expect("a gradient");
+    let dx = tape
+        .backward_into(&mut Grads::new(&params), &y, seed.clone(), &[&leaf])
+        .remove(0)
+        .expect("a gradient")
+        .f32()
+        .clone();
     for ((d, s), x) in dx.data.iter().zip(&seed.data).zip(&x.data) {
         let (x, s, h) = (f64::from(*x), f64::from(*s), 1e-6);
         let f = |x: f64| x * x / (1.0 + (-x).exp());
@@ -190,7 +199,7 @@ fn frozen_branches_and_unused_values_do_no_backward_work() {
     assert!(!below.needs_grad());
     let below = counted(&mut tape, &below, below.needs_grad(), &frozen);
     assert!(!below.needs_grad());
-    let leaf = tape.leaf(Arc::new(tensor(2, 2, 3)));
+    let leaf = tape.leaf(Arc::new(tensor(2, 2, 3).into()));
     let dead = counted(&mut tape, &leaf, true, &unused);
     assert!(dead.needs_grad());
     let h = tape.add(&below, &leaf);
@@ -198,7 +207,7 @@ fn frozen_branches_and_unused_values_do_no_backward_work() {
     let mut grads = Grads::new(&params);
     let g = tape.backward_into(&mut grads, &y, tensor(3, 2, 3), &[&leaf, &below]);
     assert_eq!((frozen.into_inner(), unused.into_inner(), used.into_inner()), (0, 0, 1));
-    assert_eq!(g[0].as_ref(), Some(&tensor(3, 2, 3)));
+    assert_eq!(g[0].as_ref().map(|g| g.f32()), Some(&tensor(3, 2, 3)));
     assert!(g[1].is_none(), "a constant has no gradient");
 }
 
@@ -236,7 +245,7 @@ fn a_checkpoint_of_frozen_layers_over_a_constant_is_not_recomputed() {
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
 
-fn watch(v: &Var) -> Weak<Tensor> {
+fn watch(v: &Var) -> Weak<Activation> {
     Arc::downgrade(&v.value)
 }
 
@@ -249,7 +258,7 @@ fn what_nobody_saves_is_freed_at_once() {
     let frozen = linear("frozen", 1, N, None, 0.0);
     let adapted = linear("adapted", 2, N, Some(0), 0.0);
     let mut tape = Tape::new(&context, &params, None);
-    let x = tape.leaf(Arc::new(tensor(5, 3, N)));
+    let x = tape.leaf(Arc::new(tensor(5, 3, N).into()));
 
     let a = tape.linear(&x, &frozen);
     let b = tape.add(&x, &a);
@@ -280,10 +289,10 @@ fn what_nobody_saves_is_freed_at_once() {
 fn backward_frees_later_values_before_it_reaches_earlier_ones() {
     let context = Context::new(1, Precision::F32);
     let params = ParamStore::default();
-    let late: Arc<Mutex<Option<Weak<Tensor>>>> = Arc::default();
+    let late: Arc<Mutex<Option<Weak<Activation>>>> = Arc::default();
     let seen = Arc::new(AtomicUsize::new(0));
     let mut tape = Tape::new(&context, &params, None);
-    let x = tape.leaf(Arc::new(tensor(1, 2, 3)));
+    let x = tape.leaf(Arc::new(tensor(1, 2, 3).into()));
     let (watched, count, input) = (late.clone(), seen.clone(), x.clone());
     let early = tape.push((*x.value).clone(), true, move |back, dy| {
         let alive = watched.lock().expect("not poisoned").as_ref().is_some_and(|w| w.upgrade().is_some());
@@ -309,9 +318,9 @@ fn backward_frees_later_values_before_it_reaches_earlier_ones() {
 fn inner_values_of_a_checkpoint_are_gone_after_the_forward_pass() {
     let context = Context::new(1, Precision::F32);
     let s = stack(0.0);
-    let inner: Mutex<Vec<Weak<Tensor>>> = Mutex::default();
+    let inner: Mutex<Vec<Weak<Activation>>> = Mutex::default();
     let mut tape = Tape::new(&context, &s.params, None);
-    let x = tape.leaf(Arc::new(tensor(9, 3, N)));
+    let x = tape.leaf(Arc::new(tensor(9, 3, N).into()));
     let (stack, inner) = (&s, &inner);
     let y = tape.checkpoint(&x, true, move |tape, x| {
         let n = tape.rms_norm(&x, &stack.norm, 1e-6);

@@ -155,7 +155,7 @@ fn gradients_add_scale_and_measure() {
     // √(3² + 4² + 12²) = 13
     assert_eq!(grads.norm(), 13.0);
     grads.scale(0.5);
-    assert_eq!(grads.get(ids[0]).map(|t| t.data.clone()), Some(vec![1.5, 2.0]));
+    assert_eq!(grads.get(ids[0]).map(|t| t.data.to_vec()), Some(vec![1.5, 2.0]));
     assert!(grads.get(ids[1]).is_none());
     assert_eq!(grads.non_finite(), None);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -358,7 +358,7 @@ impl Checkpoints {
                 }
                 seen = index + 1;
                 match (part, &mut adamw) {
-                    (0, _) => param.value.data = numbers,
+                    (0, _) => param.value.data = numbers.into(),
                     (1, Some(adamw)) => adamw.first[id.0] = Tensor::new(rows, cols, numbers),
                     (2, Some(adamw)) => adamw.second[id.0] = Tensor::new(rows, cols, numbers),
                     _ => {}

@@ -44,7 +44,7 @@ fn difference(a: &Grads, b: &Grads) -> f64 {
     for (a, b) in a.tensors.iter().zip(&b.tensors) {
         let zeros = |n: usize| vec![0.0; n];
         let n = a.as_ref().or(b.as_ref()).map_or(0, |t| t.data.len());
-        let (a, b) = (a.as_ref().map_or(zeros(n), |t| t.data.clone()), b.as_ref().map_or(zeros(n), |t| t.data.clone()));
+        let (a, b) = (a.as_ref().map_or(zeros(n), |t| t.data.to_vec()), b.as_ref().map_or(zeros(n), |t| t.data.to_vec()));
         for (a, b) in a.iter().zip(&b) {
             largest = largest.max(f64::from(a.abs()));
             worst = worst.max(f64::from((a - b).abs()));
@@ -124,7 +124,7 @@ fn lora_plus_moves_b_by_its_ratio_and_a_as_before() {
     let rows = rows(6, 7);
     let moved = |ratio: f64| {
         let mut model = adapted(1, 0.0);
-        let before: Vec<Vec<f32>> = model.params.iter().map(|(_, p)| p.value.data.clone()).collect();
+        let before: Vec<Vec<f32>> = model.params.iter().map(|(_, p)| p.value.data.to_vec()).collect();
         let (grads, _) = step(&model, &rows, &settings(100));
         let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
         let mut adamw = AdamW::new(config, &model.params);

@@ -87,7 +87,7 @@ pub fn config_of(json: &Value) -> ModelConfig {
 }
 
 pub fn options(threads: usize) -> LoadOptions {
-    LoadOptions { threads, precision: Precision::F32, ..LoadOptions::default() }
+    LoadOptions { threads, precision: Precision::F32 }
 }
 
 fn values(name: &str, index: u32, seed: u64, count: usize) -> Vec<f32> {

@@ -7,10 +7,9 @@ impl<'a> Tape<'a> {
     /// `weight [vocab, d]`; an adapter has `a [rank, vocab]`, `b [d, rank]`. Ids are checked by the caller.
     pub fn embed(&mut self, ids: &Arc<Vec<u32>>, weight: &'a Weight, lora: Option<&'a Lora>) -> Var {
         let (vocab, d) = weight.shape(self.params);
-        let mut y = Tensor::zeros(ids.len(), d);
-        for (t, id) in ids.iter().enumerate() {
-            weight.row_into(self.params, *id as usize, y.row_mut(t));
-        }
+        let mut y = Tensor::unfilled(ids.len(), d);
+        let params = self.params;
+        y.fill_rows(&self.context.pool, |t, row| weight.row_into(params, ids[t] as usize, row));
         if let Some(l) = lora {
             let (a, b) = (&self.params.get(l.a).value, &self.params.get(l.b).value);
             for (t, id) in ids.iter().enumerate() {
@@ -22,6 +21,7 @@ impl<'a> Tape<'a> {
         }
         let ids = ids.clone();
         self.push(y, weight.param().is_some() || lora.is_some(), move |back, dy| {
+            let dy = dy.into_f32(&back.context.pool);
             if let Some(id) = weight.param() {
                 let mut dw = Tensor::zeros(vocab, d);
                 for (t, token) in ids.iter().enumerate() {

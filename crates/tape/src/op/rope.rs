@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al. 2021, eq. 34) on a range of columns of every head.
 //! Llama-type checkpoints pair entry i with i + r/2 (`Halves`); MLA checkpoints pair 2i with 2i + 1 (`Interleaved`),
 //! which HF rewrites to halves on the fly: q and k are permuted alike, so scores agree and no weight is moved.
-use crate::{Pool, Tape, Tensor, Var};
+use crate::{Activation, Pool, Tape, Tensor, Var};
 use loar_kernels::elementwise as kernel;
 use std::sync::Arc;
 
@@ -36,30 +36,34 @@ impl RopeTable {
         RopeTable { layout, cos, sin, rows: (0..positions.len() as u32).collect() }
     }
 
-    fn rotate(&self, pool: &Pool, x: &mut Tensor, head_dim: usize, offset: usize, inverse: bool) {
+    fn rotate(&self, pool: &Pool, x: &mut Activation, head_dim: usize, offset: usize, inverse: bool) {
         let layout = kernel::RopeLayout {
-            row_stride: x.cols,
+            row_stride: x.cols(),
             offset,
             head_stride: head_dim,
-            num_heads: x.cols / head_dim,
+            num_heads: x.cols() / head_dim,
             half: self.cos.cols,
             interleaved: self.layout == RopeLayout::Interleaved,
         };
-        kernel::rope(pool, &mut x.data, &layout, &self.rows, &self.cos.data, &self.sin.data, inverse);
+        let (cos, sin) = (&self.cos.data, &self.sin.data);
+        match x {
+            Activation::F32(x) => kernel::rope(pool, &mut x.data, &layout, &self.rows, cos, sin, inverse),
+            Activation::Bf16(x) => kernel::rope_bf16(pool, &mut x.data, &layout, &self.rows, cos, sin, inverse),
+        }
     }
 }
 
 impl<'a> Tape<'a> {
-    /// Rotates columns `offset .. offset + r` of each head of `x [t, heads * head_dim]`; backward is the same rotation
-    /// with the sine negated.
-    pub fn rope(&mut self, x: &Var, table: &Arc<RopeTable>, head_dim: usize, offset: usize) -> Var {
-        let mut y = (*x.value).clone();
+    /// Rotates columns `offset .. offset + r` of each head of `x [t, heads * head_dim]`, in place when nobody else holds
+    /// x; backward is the same rotation with the sine negated.
+    pub fn rope(&mut self, x: Var, table: &Arc<RopeTable>, head_dim: usize, offset: usize) -> Var {
+        let (wanted, node) = (x.needs_grad(), x.without_value());
+        let mut y = Arc::unwrap_or_clone(x.value);
         table.rotate(&self.context.pool, &mut y, head_dim, offset, false);
-        let (wanted, table, x) = (x.needs_grad(), table.clone(), x.without_value());
-        self.push(y, wanted, move |back, dy| {
-            let mut dx = dy;
-            table.rotate(&back.context.pool, &mut dx, head_dim, offset, true);
-            back.give(&x, dx);
+        let table = table.clone();
+        self.push(y, wanted, move |back, mut dy| {
+            table.rotate(&back.context.pool, &mut dy, head_dim, offset, true);
+            back.give(&node, dy);
         })
     }
 }

@@ -87,17 +87,19 @@ impl<'a> Tape<'a> {
         let (experts, d) = weight.shape(self.params);
         let (t, k) = (x.rows(), rule.num_experts_per_tok);
         let mut s = Tensor::zeros(t, experts);
+        let wide = x.value.widened(&self.context.pool);
         self.context.gemm_in(
             Precision::F32,
             t,
             experts,
             d,
-            Matrix::f32(&x.value.data, d),
+            Matrix::f32(&wide.data, d),
             weight.matrix(self.params).t(),
             1.0,
             false,
             &mut s.data,
         );
+        drop(wide);
         let mut chosen = Vec::with_capacity(t * k);
         let mut w = Tensor::zeros(t, k);
         for r in 0..t {
@@ -115,6 +117,7 @@ impl<'a> Tape<'a> {
         let (wanted, kept, x) = (x.needs_grad() || weight.param().is_some(), assignment.clone(), x.clone());
         let w = self.push(w, wanted, move |back, dw| {
             let c = rule.routed_scaling_factor;
+            let dw = dw.into_f32(&back.context.pool);
             let mut dz = Tensor::zeros(t, experts);
             for r in 0..t {
                 let (s, g, dz) = (s.row(r), dw.row(r), dz.row_mut(r));
@@ -141,7 +144,7 @@ impl<'a> Tape<'a> {
                     d,
                     t,
                     Matrix::f32(&dz.data, experts).t(),
-                    Matrix::f32(&x.value.data, d),
+                    Matrix::f32(&x.value.widened(&back.context.pool).data, d),
                     1.0,
                     false,
                     &mut dweight.data,

@@ -11,7 +11,7 @@ mod linear;
 mod pointwise;
 mod route;
 
-use crate::{Context, DropoutKey, Grads, ParamRole, ParamStore, Precision, Tape, Tensor, Var};
+use crate::{Activation, Context, DropoutKey, Grads, ParamRole, ParamStore, Precision, Tape, Tensor, Var};
 use loar_kernels::rng::Stream;
 use std::sync::Arc;
 
@@ -20,6 +20,11 @@ fn normal(seed: u64, rows: usize, cols: usize) -> Tensor {
     let mut t = Tensor::zeros(rows, cols);
     Stream::new(seed, 0x7e57, 0).fill_normal(0, 1.0, &mut t.data);
     t
+}
+
+/// Gradients of leaves as f32 tensors.
+fn of(grads: Vec<Option<Activation>>) -> Vec<Option<Tensor>> {
+    grads.into_iter().map(|g| g.map(|g| g.f32().clone())).collect()
 }
 
 /// Layers must outlive any tape, whatever its lifetime: tests let them live forever.
@@ -90,8 +95,8 @@ impl Case {
         let context = Context::new(2, Precision::F32);
         let run = |inputs: &[Tensor], params: &ParamStore| {
             let mut tape = Tape::new(&context, params, self.dropout);
-            let vars: Vec<Var> = inputs.iter().map(|x| tape.leaf(Arc::new(x.clone()))).collect();
-            build(&mut tape, &vars).value
+            let vars: Vec<Var> = inputs.iter().map(|x| tape.leaf(Arc::new(x.clone().into()))).collect();
+            build(&mut tape, &vars).value.f32().clone()
         };
         let mut x: Vec<Vec<f64>> = self.inputs.iter().map(wide).collect();
         let mut p: Vec<Vec<f64>> = self.params.iter().map(|(_, p)| wide(&p.value)).collect();
@@ -104,20 +109,20 @@ impl Case {
             let mut tape = Tape::eval(&context, &self.params);
             let vars: Vec<Var> = self.inputs.iter().map(|x| Var::constant(x.clone())).collect();
             let y = build(&mut tape, &vars);
-            assert!(!y.needs_grad() && y.value.data == got.data, "{}: inference differs", self.name);
+            assert!(!y.needs_grad() && y.value.f32().data == got.data, "{}: inference differs", self.name);
         }
 
         let projection = normal(0x5eed, got.rows, got.cols);
         let pw = wide(&projection);
         let (dx, dp) = {
             let mut tape = Tape::new(&context, &self.params, self.dropout);
-            let vars: Vec<Var> = self.inputs.iter().map(|x| tape.leaf(Arc::new(x.clone()))).collect();
+            let vars: Vec<Var> = self.inputs.iter().map(|x| tape.leaf(Arc::new(x.clone().into()))).collect();
             let y = build(&mut tape, &vars);
             assert!(y.needs_grad(), "{}: the output wants a gradient", self.name);
             let mut grads = Grads::new(&self.params);
             let leaves: Vec<&Var> = vars.iter().collect();
             let dx = tape.backward_into(&mut grads, &y, projection.clone(), &leaves);
-            (dx, grads.tensors)
+            (of(dx), grads.tensors)
         };
         let project = |y: Vec<f64>| -> f64 { y.iter().zip(&pw).map(|(y, p)| y * p).sum() };
         let h = 1e-5;
@@ -200,7 +205,7 @@ fn the_harness_sees_a_wrong_gradient() {
     let failed = std::panic::catch_unwind(|| {
         Case::new("wrong", vec![normal(1, 2, 3)], &[]).check(
             |tape, x| {
-                let y = Tensor::new(2, 3, x[0].value.data.iter().map(|v| v * v).collect());
+                let y = Tensor::new(2, 3, x[0].value.f32().data.iter().map(|v| v * v).collect());
                 let x = x[0].clone();
                 tape.push(y, true, move |back, dy| back.give(&x, dy))
             },

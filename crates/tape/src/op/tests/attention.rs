@@ -76,7 +76,7 @@ fn a_document_longer_than_a_block_of_keys() {
         &Var::constant(k.clone()),
         &Var::constant(v.clone()),
     );
-    close("attention", &wide(&y.value), &naive(&shape, &segments, &wide(&q), &wide(&k), &wide(&v)), 1e-5);
+    close("attention", &wide(y.value.f32()), &naive(&shape, &segments, &wide(&q), &wide(&k), &wide(&v)), 1e-5);
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn per_token_losses_come_in_the_order_of_the_targets() {
     let head = head(Weight::Frozen(Frozen::from_f32(V, D, w.data)), None);
     let (context, params) = (Context::new(1, Precision::F32), ParamStore::default());
     let mut recorded = Tape::new(&context, &params, None);
-    let leaf = recorded.leaf(Arc::new(h.clone()));
+    let leaf = recorded.leaf(Arc::new(h.clone().into()));
     let with_gradient = recorded.head_loss(&leaf, head, &TARGETS);
     let without = Tape::eval(&context, &params).head_loss(&Var::constant(h), head, &TARGETS);
     for (i, (row, target)) in TARGETS.iter().enumerate() {
@@ -67,7 +67,7 @@ fn per_token_losses_come_in_the_order_of_the_targets() {
         assert!((f64::from(with_gradient.per_token[i]) - want).abs() < 1e-5);
         assert!((f64::from(without.per_token[i]) - want).abs() < 1e-5);
     }
-    assert!((with_gradient.sum() - f64::from(with_gradient.total.value.data[0])).abs() < 1e-5);
+    assert!((with_gradient.sum() - f64::from(with_gradient.total.value.f32().data[0])).abs() < 1e-5);
     assert!(!without.total.needs_grad());
 }
 
@@ -76,11 +76,11 @@ fn no_targets_is_no_loss_and_no_gradient() {
     let head = head(Weight::Frozen(Frozen::from_f32(V, D, normal(2, V, D).data)), None);
     let (context, params) = (Context::new(1, Precision::F32), ParamStore::default());
     let mut tape = Tape::new(&context, &params, None);
-    let h = tape.leaf(Arc::new(normal(1, 3, D)));
+    let h = tape.leaf(Arc::new(normal(1, 3, D).into()));
     let loss = tape.head_loss(&h, head, &[]);
     assert_eq!(loss.sum(), 0.0);
     let dh = tape.backward_into(&mut Grads::new(&params), &loss.total, Tensor::new(1, 1, vec![1.0]), &[&h]);
-    assert!(dh[0].as_ref().is_none_or(|d| d.data.iter().all(|x| *x == 0.0)));
+    assert!(dh[0].as_ref().is_none_or(|d| d.f32().data.iter().all(|x| *x == 0.0)));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn several_chunks_are_one_loss() {
     let params = store(&[a.clone(), b.clone()]);
     let context = Context::new(2, Precision::F32);
     let mut tape = Tape::new(&context, &params, None);
-    let leaf = tape.leaf(Arc::new(h.clone()));
+    let leaf = tape.leaf(Arc::new(h.clone().into()));
     let loss = tape.head_loss(&leaf, &head, &targets);
     let mut grads = Grads::new(&params);
     let dh = tape
@@ -157,7 +157,7 @@ fn several_chunks_are_one_loss() {
         want_a[1] += 0.5 * through_b * x[1];
     }
     // Sums over five million entries in f32.
-    close("dh", &wide(&dh), &want_h, 1e-4);
+    close("dh", &wide(dh.f32()), &want_h, 1e-4);
     close("dA", &wide(grads.get(ParamId(0)).expect("A")), &want_a, 1e-4);
     close("dB", &wide(grads.get(ParamId(1)).expect("B")), &want_b, 1e-5);
 }

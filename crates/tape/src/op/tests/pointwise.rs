@@ -80,11 +80,11 @@ fn rms_norm_keeps_zero_rows_finite() {
     let context = Context::new(1, Precision::F32);
     let params = ParamStore::default();
     let mut tape = Tape::new(&context, &params, None);
-    let x = tape.leaf(Arc::new(Tensor::zeros(2, 4)));
+    let x = tape.leaf(Arc::new(Tensor::zeros(2, 4).into()));
     let y = tape.rms_norm(&x, weight, 1e-6);
-    assert!(y.value.data.iter().all(|v| *v == 0.0));
+    assert!(y.value.f32().data.iter().all(|v| *v == 0.0));
     let dx = tape.backward_into(&mut Grads::new(&params), &y, normal(1, 2, 4), &[&x]);
-    assert!(dx[0].as_ref().is_some_and(|d| d.data.iter().all(|v| v.is_finite())));
+    assert!(dx[0].as_ref().is_some_and(|d| d.f32().data.iter().all(|v| v.is_finite())));
 }
 
 /// Rotation of pair (a, b) by position · inv_freq, on columns offset .. offset + 2·half of each head.
@@ -128,7 +128,7 @@ fn rope_both_layouts() {
         for (heads, head_dim, offset) in [(2, 6, 0), (3, 10, 4), (1, 6, 0)] {
             let table = Arc::new(RopeTable::new(layout, &inv_freq, 1.25, &positions));
             Case::new("rope", vec![normal(1, 5, heads * head_dim)], &[]).check(
-                |tape, x| tape.rope(&x[0], &table, head_dim, offset),
+                |tape, x| tape.rope(x[0].clone(), &table, head_dim, offset),
                 |x, _| rotated(&x[0], layout, &inv_freq, 1.25, &positions, heads, head_dim, offset),
             );
         }
@@ -146,9 +146,9 @@ fn rope_layouts_are_one_rotation_of_permuted_columns() {
     let halves = Arc::new(RopeTable::new(RopeLayout::Halves, &inv_freq, 1.0, &positions));
     // even entries first, then odd ones
     let permute = |x: &Tensor| Tensor::new(2, 4, (0..2).flat_map(|r| [0, 2, 1, 3].map(|c| x.row(r)[c])).collect());
-    let a = tape.rope(&Var::constant(x.clone()), &interleaved, 4, 0);
-    let b = tape.rope(&Var::constant(permute(&x)), &halves, 4, 0);
-    assert_eq!(permute(&a.value).data, b.value.data);
+    let a = tape.rope(Var::constant(x.clone()), &interleaved, 4, 0);
+    let b = tape.rope(Var::constant(permute(&x)), &halves, 4, 0);
+    assert_eq!(permute(a.value.f32()).data, b.value.f32().data);
 }
 
 #[test]

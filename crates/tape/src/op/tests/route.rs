@@ -147,7 +147,7 @@ fn the_bias_chooses_and_does_not_weigh() {
     let (assignment, w) = tape.route(&Var::constant(normal(1, T, D)), &gate, &biased);
     for r in 0..T {
         assert_eq!(assignment.experts[2 * r], 5);
-        assert!(w.value.row(r)[0] < 1.0, "a sigmoid score, not the biased one");
+        assert!(w.value.f32().row(r)[0] < 1.0, "a sigmoid score, not the biased one");
     }
 }
 
@@ -170,7 +170,7 @@ fn the_router_multiplies_in_f32_even_when_the_body_runs_in_bf16() {
     let run = |precision| {
         let context = Context::new(1, precision);
         let mut tape = Tape::eval(&context, &params);
-        tape.route(&Var::constant(normal(1, T, D)), &gate, &rule).1.value.data.clone()
+        tape.route(&Var::constant(normal(1, T, D)), &gate, &rule).1.value.f32().data.clone()
     };
     assert_eq!(run(Precision::F32), run(Precision::Bf16));
 }
