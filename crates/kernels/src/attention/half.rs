@@ -106,6 +106,13 @@ pub fn backward_bf16_on(
     exact("dq", dq.len(), q.len());
     exact("dk", dk.len(), k.len());
     exact("dv", dv.len(), v.len());
+    #[cfg(target_arch = "x86_64")]
+    if isa.level() == Level::Amx {
+        let inputs = tiles::Inputs { q, k, v, out, lse, dout };
+        // SAFETY: an `Isa` of this level exists only where AMX and the AVX-512 sets were detected; `check` and `apart`
+        // passed.
+        return unsafe { tiles::backward(pool, s, segments, &inputs, dq, dk, dv) };
+    }
     let [q, k, v, out, dout] = [q, k, v, out, dout].map(|x| widened(pool, x));
     let [mut wide_q, mut wide_k, mut wide_v] = [&q, &k, &v].map(|x| vec![0f32; x.len()]);
     let inputs = backward::Inputs { q: &q, k: &k, v: &v, out: &out, lse, dout: &dout };

@@ -11,11 +11,13 @@
 //! order whatever the cut into tasks; the tile unit takes denormals as zero. Weights are relative to a reference that
 //! follows the running maximum only when that has grown by 2^[`SLACK`], which spares most of the rescaling of sums: a
 //! column's numbers depend on its own scores alone.
+mod backward;
 mod forward;
 mod pack;
 
 use super::{AttentionShape, Segment};
 use crate::amx::{self, Tiles};
+pub(super) use backward::{Inputs, backward};
 pub(super) use forward::forward;
 use std::arch::x86_64::*;
 
@@ -92,7 +94,7 @@ fn spread(s: &AttentionShape, segments: &[Segment], span: usize) -> Vec<Columns>
         for kv_head in 0..s.num_key_value_heads {
             let count = segment.q_len * group;
             for from in (0..count).step_by(span) {
-                let to = (from + span).min(count);
+                let to = from.saturating_add(span).min(count);
                 all.push(Columns { segment: *segment, kv_head, group, from, to });
             }
         }
@@ -193,4 +195,11 @@ fn pairing() -> __m512i {
 fn narrow2(low: __m512, high: __m512) -> __m512i {
     // SAFETY: both are 64 bytes of plain integers.
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// The columns that see the `i`-th key of the block.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn seen(limits: __m512i, i: usize) -> __mmask16 {
+    _mm512_cmpgt_epi32_mask(limits, _mm512_set1_epi32(i as i32))
 }

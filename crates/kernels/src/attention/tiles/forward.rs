@@ -1,7 +1,7 @@
 //! Forward pass: one task per part of the columns of a document and key/value head; blocks of keys outermost, so a block
 //! is packed once for all columns of the task.
 use super::pack::{left, left_crosswise, right_crosswise, write_transposed};
-use super::{COLUMNS, Columns, KEYS, Parts, Rows, exp2, narrow2, pairing, product, span, spread, tiles};
+use super::{COLUMNS, Columns, KEYS, Parts, Rows, exp2, narrow2, pairing, product, seen, span, spread, tiles};
 use crate::Pool;
 use crate::amx;
 use crate::attention::{AttentionShape, Segment};
@@ -212,11 +212,4 @@ unsafe fn soften(
             _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), total));
         }
     }
-}
-
-/// The columns that see the `i`-th key of the block.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn seen(limits: __m512i, i: usize) -> __mmask16 {
-    _mm512_cmpgt_epi32_mask(limits, _mm512_set1_epi32(i as i32))
 }

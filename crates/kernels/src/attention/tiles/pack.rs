@@ -110,7 +110,6 @@ pub(super) unsafe fn right_crosswise(
 /// multiple of 32).
 /// # Safety
 /// As [`left`].
-#[expect(dead_code, reason = "the backward pass will use it")]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn right(data: &[u16], rows: &Rows, from: usize, end: usize, width: usize, out: *mut u8) {
     for column in (0..width).step_by(32) {
@@ -199,7 +198,6 @@ pub(super) unsafe fn write_transposed(
 /// Writes row `x` times `factor` as bf16.
 /// # Safety
 /// `x` holds `n` rounded up to 32 floats, `out` is writable for `n`.
-#[expect(dead_code, reason = "the backward pass will use it")]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) unsafe fn write_row(x: *const f32, factor: f32, n: usize, out: *mut u16) {
     let f = _mm512_set1_ps(factor);
