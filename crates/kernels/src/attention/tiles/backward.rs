@@ -343,7 +343,7 @@ unsafe fn gradients(t: &Tiles, member: usize, count: usize, held: usize, key: us
         let delta = [0, 16].map(|i| _mm512_load_ps(state.delta.as_ptr().add(i)));
         for i in (0..count).step_by(2) {
             let mut lines = [_mm512_setzero_si512(); 2];
-            for u in 0..2 {
+            for (u, line) in lines.iter_mut().enumerate() {
                 let (mut p, mut ds) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
                 for h in 0..2 {
                     let at = (i + u) * COLUMNS + h * 16;
@@ -352,9 +352,9 @@ unsafe fn gradients(t: &Tiles, member: usize, count: usize, held: usize, key: us
                     ds[h] = _mm512_mul_ps(p[h], _mm512_sub_ps(_mm512_load_ps(t.dweights.add(at)), delta[h]));
                 }
                 let to = ((i + u) / 16 * GROUP + member) * TILE + (i + u) % 16 * 64;
-                lines[u] = narrow2(ds[0], ds[1]);
+                *line = narrow2(ds[0], ds[1]);
                 _mm512_store_si512(t.weights.add(to).cast(), narrow2(p[0], p[1]));
-                _mm512_store_si512(t.dscores.add(to).cast(), lines[u]);
+                _mm512_store_si512(t.dscores.add(to).cast(), *line);
             }
             let (low, high) = pairs(lines[0], lines[1]);
             let to = t.dscores_right.add(i / 32 * TILE + i % 32 / 2 * 64);
