@@ -18,6 +18,7 @@ pub mod registry;
 pub mod rng;
 pub(crate) mod scratch;
 pub(crate) mod simd;
+pub mod streamed;
 
 pub use gemm::{Gemm, Grouped, Left, Matrix, Output, Packed, Precision, Product, Term, Values, run_grouped};
 pub use isa::Isa;

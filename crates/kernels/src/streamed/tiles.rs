@@ -1,0 +1,450 @@
+//! Blocks of 16 rows on matrix tiles (AMX): rows of W are the left tile, up to 16 rows of x the right one.
+//!
+//! Two chunks of 64 elements of k at a time are converted to bf16 into a ring in L1 (two tiles a chunk) one step before
+//! they are multiplied; after every fourth row a tile of the step before is multiplied, so that both kinds of work are
+//! always in flight (conversion first and multiplication then took a quarter longer). The even and the odd tiles of
+//! a row are two chains, added at the end: a chain is bound by the multiplier's latency (52 cycles a tile), and two
+//! keep up with memory. The right tile has as many columns as there are rows of x, so one row of x costs its own bytes
+//! and not those of 16. Codes of int8 and fp8 enter as they are; each block of 128 of fp8 ends a chain, is scaled and
+//! added to the f32 sums.
+use super::{CHUNK, ROWS};
+use crate::amx::{Config, configure};
+use crate::{Matrix, Values, quant};
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
+/// Bytes of a tile.
+const TILE: usize = 1024;
+/// Two steps of two chunks.
+const RING: usize = 2 * 4 * TILE;
+/// How far ahead of its use a row is asked for, in bytes.
+const AHEAD: usize = 512;
+
+#[repr(C, align(64))]
+struct Ring([u8; RING]);
+
+#[repr(C, align(64))]
+struct Sums([f32; 4 * ROWS * ROWS]);
+
+/// A stored format: bytes of a chunk, and its 64 elements as two vectors of bf16.
+trait Format: Copy {
+    const BYTES: usize;
+    /// Whether every step (two chunks) of a row has a scale of its own, applied to its sum.
+    const SCALED: bool = false;
+    /// The 64 elements of `chunk` of row `row`, stored at `p`.
+    /// # Safety
+    /// `p` is valid for `BYTES` bytes, and the machine has AVX-512 with BF16.
+    unsafe fn convert(self, p: *const u8, row: usize, chunk: usize) -> (__m512i, __m512i);
+    /// As `convert` for this chunk and the next.
+    /// # Safety
+    /// `p` is valid for `2 * BYTES` bytes, and the machine has AVX-512 with BF16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn convert_two(self, p: *const u8, row: usize, chunk: usize) -> [__m512i; 4] {
+        // SAFETY: as the caller vouches.
+        let ((a, b), (c, d)) =
+            unsafe { (self.convert(p, row, chunk), self.convert(p.add(Self::BYTES), row, chunk + 1)) };
+        [a, b, c, d]
+    }
+    /// Scale of the step that begins with `chunk`.
+    fn scale(self, _row: usize, _chunk: usize) -> f32 {
+        1.0
+    }
+}
+
+#[derive(Clone, Copy)]
+struct F32;
+#[derive(Clone, Copy)]
+struct Bf16;
+#[derive(Clone, Copy)]
+struct Int8;
+#[derive(Clone, Copy)]
+struct Int4<'a> {
+    scales: &'a [u16],
+    groups: usize,
+}
+#[derive(Clone, Copy)]
+struct Fp8<'a> {
+    scales: &'a [f32],
+    blocks: usize,
+}
+
+/// `low` in the lower half.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn narrow_pair(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: both types are 64 bytes of plain numbers.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+impl Format for F32 {
+    const BYTES: usize = 4 * CHUNK;
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn convert(self, p: *const u8, _: usize, _: usize) -> (__m512i, __m512i) {
+        let p = p.cast::<f32>();
+        // SAFETY: four vectors are the chunk.
+        unsafe {
+            (
+                narrow_pair(_mm512_loadu_ps(p), _mm512_loadu_ps(p.add(16))),
+                narrow_pair(_mm512_loadu_ps(p.add(32)), _mm512_loadu_ps(p.add(48))),
+            )
+        }
+    }
+}
+
+impl Format for Bf16 {
+    const BYTES: usize = 2 * CHUNK;
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn convert(self, p: *const u8, _: usize, _: usize) -> (__m512i, __m512i) {
+        // SAFETY: two vectors are the chunk.
+        unsafe { (_mm512_loadu_si512(p.cast()), _mm512_loadu_si512(p.add(64).cast())) }
+    }
+}
+
+impl Format for Int8 {
+    const BYTES: usize = CHUNK;
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn convert(self, p: *const u8, _: usize, _: usize) -> (__m512i, __m512i) {
+        // SAFETY: 16 bytes at each quarter of the chunk.
+        let quarter =
+            |i: usize| unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.add(16 * i).cast()))) };
+        (narrow_pair(quarter(0), quarter(1)), narrow_pair(quarter(2), quarter(3)))
+    }
+}
+
+impl Format for Int4<'_> {
+    const BYTES: usize = CHUNK / 2;
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn convert(self, p: *const u8, row: usize, chunk: usize) -> (__m512i, __m512i) {
+        // SAFETY: row and chunk lie in the matrix, whose scales were counted.
+        let scale = unsafe { *self.scales.get_unchecked(row * self.groups + chunk) };
+        let values = _mm512_mul_ps(codes(), _mm512_set1_ps(f32::from_bits(u32::from(scale) << 16)));
+        // Twice the same sixteen: the permutation looks at five bits of an index, and only four are the nibble's.
+        let table = narrow_pair(values, values);
+        // SAFETY: 32 bytes are the chunk.
+        let bytes = unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast())) };
+        (_mm512_permutexvar_epi16(bytes, table), _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(bytes), table))
+    }
+    /// One table for both groups, sixteen values each; the fifth bit of an index says which.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn convert_two(self, p: *const u8, row: usize, chunk: usize) -> [__m512i; 4] {
+        // SAFETY: the row has scales of both chunks; 64 bytes are their codes.
+        let (scales, first, second) = unsafe {
+            let scales = self.scales.as_ptr().add(row * self.groups + chunk);
+            (
+                _mm512_set1_epi32(scales.cast::<i32>().read_unaligned()),
+                _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast())),
+                _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.add(32).cast())),
+            )
+        };
+        let low = _mm512_mul_ps(codes(), _mm512_castsi512_ps(_mm512_slli_epi32::<16>(scales)));
+        let high = _mm512_and_si512(scales, _mm512_set1_epi32(0xffff_0000u32 as i32));
+        let table = narrow_pair(low, _mm512_mul_ps(codes(), _mm512_castsi512_ps(high)));
+        let (nibble, fifth) = (_mm512_set1_epi16(15), _mm512_set1_epi16(16));
+        // (index & 15) | 16 in one operation; bits above the fifth do not matter.
+        let second_low = _mm512_ternarylogic_epi32::<0xf8>(fifth, second, nibble);
+        [
+            _mm512_permutexvar_epi16(_mm512_and_si512(first, nibble), table),
+            _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(first), table),
+            _mm512_permutexvar_epi16(second_low, table),
+            _mm512_permutexvar_epi16(_mm512_or_si512(_mm512_srli_epi16::<4>(second), fifth), table),
+        ]
+    }
+}
+
+/// What the sixteen codes of int4 stand for before scaling.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn codes() -> __m512 {
+    _mm512_setr_ps(-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.)
+}
+
+impl Format for Fp8<'_> {
+    const BYTES: usize = CHUNK;
+    const SCALED: bool = quant::FP8_BLOCK == 2 * CHUNK;
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn convert(self, p: *const u8, _: usize, _: usize) -> (__m512i, __m512i) {
+        // Denormals m·2^-9 as bf16, m in 0..8: 2^-9, 2^-8, 1.5·2^-8, 2^-7, …
+        const DENORMALS: [u16; 32] = {
+            let mut values = [0u16; 32];
+            let mut i = 0;
+            while i < 32 {
+                values[i] = ((i % 8) as f32 / 512.0).to_bits().wrapping_shr(16) as u16;
+                i += 1;
+            }
+            values
+        };
+        let half = |i: usize| {
+            // SAFETY: 32 bytes at each half of the chunk, and 64 of the constant.
+            let (bytes, denormals) = unsafe {
+                (
+                    _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.add(32 * i).cast())),
+                    _mm512_loadu_si512(DENORMALS.as_ptr().cast()),
+                )
+            };
+            let magnitude = _mm512_and_si512(bytes, _mm512_set1_epi16(0x7f));
+            // Exponent bias 7 to 127.
+            let normal = _mm512_add_epi16(_mm512_slli_epi16::<4>(magnitude), _mm512_set1_epi16(120 << 7));
+            let small = _mm512_cmplt_epu16_mask(magnitude, _mm512_set1_epi16(8));
+            let v = _mm512_mask_permutexvar_epi16(normal, small, magnitude, denormals);
+            let nan = _mm512_cmpeq_epi16_mask(magnitude, _mm512_set1_epi16(0x7f));
+            let v = _mm512_mask_blend_epi16(nan, v, _mm512_set1_epi16(0x7fc0));
+            _mm512_or_si512(v, _mm512_slli_epi16::<8>(_mm512_and_si512(bytes, _mm512_set1_epi16(0x80))))
+        };
+        (half(0), half(1))
+    }
+    #[inline(always)]
+    fn scale(self, row: usize, chunk: usize) -> f32 {
+        self.scales[row / quant::FP8_BLOCK * self.blocks + chunk * CHUNK / quant::FP8_BLOCK]
+    }
+}
+
+/// Rows of x in the column tiles that this thread's tiles are configured for; (0, 0) at the start of a task, when
+/// anybody may have configured them.
+pub(super) type Shape = [usize; 2];
+
+/// See [`super::block`]; `x` as pairs, `[k padded / 2][rows]` for each column tile of up to 16 rows.
+/// # Safety
+/// The machine has AMX; the weight holds rows `first..first + rows` of `k` elements; x has `m` rows, padded with zeros
+/// to whole chunks.
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe fn block(
+    shape: &mut Shape,
+    w: &Matrix,
+    first: usize,
+    rows: usize,
+    k: usize,
+    m: usize,
+    x: &[u32],
+    sums: &mut [f32],
+) {
+    let place = |base: *const u8, stride: usize| Place { base, stride, first, rows, k, m };
+    // SAFETY: as the caller vouches.
+    unsafe {
+        match w.values {
+            Values::F32(v) => run(shape, F32, place(v.as_ptr().cast(), 4 * w.stride), x, sums),
+            Values::Bf16(v) => run(shape, Bf16, place(v.as_ptr().cast(), 2 * w.stride), x, sums),
+            Values::Int8 { q, .. } => run(shape, Int8, place(q.as_ptr().cast(), w.stride), x, sums),
+            Values::Int4 { q, scales } => {
+                let groups = k.div_ceil(quant::INT4_GROUP);
+                run(shape, Int4 { scales, groups }, place(q.as_ptr(), quant::int4_row_bytes(k)), x, sums);
+            }
+            Values::Fp8 { q, scales } => {
+                let blocks = k.div_ceil(quant::FP8_BLOCK);
+                run(shape, Fp8 { scales, blocks }, place(q.as_ptr(), w.stride), x, sums);
+            }
+        }
+    }
+}
+
+/// Where the block lies; `stride` in bytes.
+#[derive(Clone, Copy)]
+struct Place {
+    base: *const u8,
+    stride: usize,
+    first: usize,
+    rows: usize,
+    k: usize,
+    m: usize,
+}
+
+/// Rows of x in each of two column tiles, and where their pairs lie.
+#[derive(Clone, Copy)]
+struct Columns {
+    first: usize,
+    count: [usize; 2],
+    pairs: [*const u32; 2],
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn run<F: Format>(shape: &mut Shape, f: F, p: Place, x: &[u32], sums: &mut [f32]) {
+    let chunks = p.k.div_ceil(CHUNK);
+    for first in (0..p.m).step_by(2 * ROWS) {
+        let count = [ROWS.min(p.m - first), ROWS.min(p.m.saturating_sub(first + ROWS))];
+        let start = |i: usize| x.as_ptr().wrapping_add(i * chunks * CHUNK / 2);
+        let columns = Columns { first, count, pairs: [start(first), start(first + ROWS)] };
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if count[1] == 0 {
+                columns_of::<F, false>(shape, f, p, columns, sums);
+            } else {
+                columns_of::<F, true>(shape, f, p, columns, sums);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Place, c: Columns, sums: &mut [f32]) {
+    let mut config = Config::FULL;
+    let bytes = c.count.map(|n| 4 * n as u16);
+    // tmm0, tmm1: even and odd chain of the first columns, tmm2, tmm3 of the second; tmm4, tmm5: W; tmm6, tmm7: x.
+    let second = if TWO { bytes[1] } else { bytes[0] };
+    for (i, b) in [bytes[0], bytes[0], second, second, 64, 64, bytes[0], second].into_iter().enumerate() {
+        config.columns[i] = b;
+    }
+    let chunks = p.k.div_ceil(CHUNK);
+    let steps = chunks.div_ceil(2);
+    let mut ring = MaybeUninit::<Ring>::uninit();
+    let mut out = MaybeUninit::<Sums>::uninit();
+    let (ring, out) = (ring.as_mut_ptr().cast::<u8>(), out.as_mut_ptr().cast::<f32>());
+    // SAFETY: the machine has AMX; tiles read what `fill` wrote to the ring, and x's pairs, which are padded to whole
+    // chunks; `collect` reads what `store` wrote.
+    unsafe {
+        if *shape != c.count {
+            configure(&config);
+            *shape = c.count;
+        }
+        crate::amx::zero();
+        for step in 0..steps + 1 {
+            let to = ring.add(step % 2 * 4 * TILE);
+            let from = ring.add((step + 1) % 2 * 4 * TILE);
+            for quarter in 0..4 {
+                if step < steps {
+                    fill(f, p, 2 * step, quarter * 4, to);
+                }
+                // Tile `quarter` of the step before, if that had so many.
+                let Some(tile) = (4 * step + quarter).checked_sub(4).filter(|t| *t < 2 * chunks) else { continue };
+                let x = [0, 1].map(|i| c.pairs[i].wrapping_add(tile * ROWS * c.count[i]).cast::<u8>());
+                if tile.is_multiple_of(2) {
+                    even::<TWO>(from.add(quarter * TILE), x, c.count);
+                } else {
+                    odd::<TWO>(from.add(quarter * TILE), x, c.count);
+                }
+            }
+            if F::SCALED && step > 0 {
+                store::<TWO>(out, c.count);
+                crate::amx::zero();
+                collect::<TWO>(out, f.scale(p.first, 2 * step - 2), step > 1, p, c, sums);
+            }
+        }
+        if !F::SCALED {
+            store::<TWO>(out, c.count);
+            collect::<TWO>(out, 1.0, false, p, c, sums);
+        }
+    }
+}
+
+/// Converts two chunks (the second one only if there is one) of rows `r..r + 4` of the block into four tiles; rows
+/// past the block's last one repeat it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn fill<F: Format>(f: F, p: Place, chunk: usize, r: usize, to: *mut u8) {
+    let offset = chunk * F::BYTES;
+    let chunks = p.k.div_ceil(CHUNK);
+    // Past the end of a row comes the same place of the next block.
+    let row_bytes = chunks * F::BYTES;
+    let ahead = if offset + AHEAD < row_bytes { offset + AHEAD } else { offset + AHEAD - row_bytes + ROWS * p.stride };
+    let whole = |chunk: usize| chunk * CHUNK + CHUNK <= p.k || (F::BYTES < CHUNK && chunk < chunks);
+    let both = whole(chunk + 1);
+    for r in r..r + 4 {
+        let row = p.first + r.min(p.rows - 1);
+        let line = p.base.wrapping_add(row * p.stride);
+        // SAFETY: both chunks begin inside the row, and what is left of the row is readable.
+        unsafe {
+            for i in 0..(2 * F::BYTES).div_ceil(64) {
+                super::vector::prefetch(line.wrapping_add(ahead + 64 * i));
+            }
+            let to = to.add(r * 64);
+            if both {
+                let tiles = f.convert_two(line.add(offset), row, chunk);
+                for (i, v) in tiles.into_iter().enumerate() {
+                    _mm512_store_si512(to.add(i * TILE).cast(), v);
+                }
+            } else {
+                for chunk in chunk..chunks.min(chunk + 2) {
+                    let mut tail = [0u8; 4 * CHUNK];
+                    let left = if whole(chunk) { F::BYTES } else { (p.k - chunk * CHUNK) * (F::BYTES / CHUNK) };
+                    std::ptr::copy_nonoverlapping(line.add(chunk * F::BYTES), tail.as_mut_ptr(), left);
+                    let (even, odd) = f.convert(tail.as_ptr(), row, chunk);
+                    let to = to.add(chunk % 2 * 2 * TILE);
+                    _mm512_store_si512(to.cast(), even);
+                    _mm512_store_si512(to.add(TILE).cast(), odd);
+                }
+            }
+        }
+    }
+}
+
+/// `$name`: the tile of W at `w` times those of x, added to the chains `$first` and (with two column tiles) `$second`.
+macro_rules! multiply {
+    ($name:ident, $w:literal, $first:literal, $second:literal) => {
+        #[inline(always)]
+        unsafe fn $name<const TWO: bool>(w: *const u8, x: [*const u8; 2], count: [usize; 2]) {
+            // SAFETY: reads a tile of the ring and one of each column tile of x; tile registers belong to this file.
+            unsafe {
+                asm!(
+                    concat!("tileloadd ", $w, ", [{w} + {s}*1]"),
+                    "tileloadd tmm6, [{x} + {t}*1]",
+                    concat!("tdpbf16ps ", $first, ", ", $w, ", tmm6"),
+                    w = in(reg) w,
+                    s = in(reg) 64usize,
+                    x = in(reg) x[0],
+                    t = in(reg) 4 * count[0],
+                    options(nostack, readonly)
+                );
+                if TWO {
+                    asm!(
+                        "tileloadd tmm7, [{x} + {t}*1]",
+                        concat!("tdpbf16ps ", $second, ", ", $w, ", tmm7"),
+                        x = in(reg) x[1],
+                        t = in(reg) 4 * count[1],
+                        options(nostack, readonly)
+                    );
+                }
+            }
+        }
+    };
+}
+multiply!(even, "tmm4", "tmm0", "tmm2");
+multiply!(odd, "tmm5", "tmm1", "tmm3");
+
+/// The chains, `[16][columns]` each at a multiple of 256 floats: rows close together, because every line of L1 that a
+/// block touches costs it a line of weights.
+#[inline(always)]
+unsafe fn store<const TWO: bool>(p: *mut f32, count: [usize; 2]) {
+    // SAFETY: each tile is at most 16 rows of 64 bytes.
+    unsafe {
+        asm!(
+            "tilestored [{p} + {s}*1], tmm0",
+            "tilestored [{p} + {s}*1 + 1024], tmm1",
+            p = in(reg) p,
+            s = in(reg) 4 * count[0],
+            options(nostack)
+        );
+        if TWO {
+            asm!(
+                "tilestored [{p} + {s}*1 + 2048], tmm2",
+                "tilestored [{p} + {s}*1 + 3072], tmm3",
+                p = in(reg) p,
+                s = in(reg) 4 * count[1],
+                options(nostack)
+            );
+        }
+    }
+}
+
+/// Even chain plus odd chain, times `scale`, into the block's sums.
+/// # Safety
+/// `out` was written by [`store`].
+#[inline(always)]
+unsafe fn collect<const TWO: bool>(out: *const f32, scale: f32, add: bool, p: Place, c: Columns, sums: &mut [f32]) {
+    for t in 0..1 + usize::from(TWO) {
+        for r in 0..p.rows {
+            let line = &mut sums[r * p.m + c.first + t * ROWS..][..c.count[t]];
+            for (j, s) in line.iter_mut().enumerate() {
+                let at = 2 * t * ROWS * ROWS + r * c.count[t] + j;
+                // SAFETY: the columns in use of the rows in use were stored.
+                let v = unsafe { (*out.add(at) + *out.add(at + ROWS * ROWS)) * scale };
+                *s = if add { *s + v } else { v };
+            }
+        }
+    }
+}
