@@ -91,51 +91,55 @@ pub(crate) unsafe fn configure(config: &Config) {
     unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly)) }
 }
 
-/// Where the tiles of one operand lie: rows of a tile `stride` bytes apart, tiles of successive k `step` bytes apart.
-#[derive(Clone, Copy)]
-pub(crate) struct Tiles {
-    pub first: *const u8,
-    /// The second of the two tiles used side by side.
-    pub second: *const u8,
-    pub stride: usize,
-    pub step: usize,
+/// Ends the use of tiles: the system no longer saves 8 KiB when it switches this thread away.
+/// # Safety
+/// The machine has AMX ([`available`]).
+#[inline(always)]
+pub(crate) unsafe fn release() {
+    // SAFETY: registers only.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }
 
-/// tmm0..tmm3 += [a0; a1] · [b0, b1] over `steps` tiles of k (32 elements each): tmm0 = a0·b0, tmm1 = a0·b1,
-/// tmm2 = a1·b0, tmm3 = a1·b1.
+/// Bytes of a tile in memory: 16 rows of 64 bytes, one after another.
+pub(crate) const TILE: usize = 1024;
+/// Bytes of one step of a panel: the tiles of 32 lines side by side.
+pub(crate) const STEP: usize = 2 * TILE;
+
+/// tmm0..tmm3 += [a0; a1] · [b0, b1] over `steps` steps of 32 elements of k: tmm0 = a0·b0, tmm1 = a0·b1, tmm2 = a1·b0,
+/// tmm3 = a1·b1. Both operands are panels: a step's two tiles, then the next step's. Meanwhile `steps` times 256 bytes
+/// from `next` on are fetched into the second-level cache.
 /// # Safety
-/// Tiles are configured ([`Config::FULL`]), and every tile addressed is readable.
+/// Tiles are configured ([`Config::FULL`]), and `steps` steps of both panels are readable. `next` may be any address.
 #[inline(always)]
-pub(crate) unsafe fn multiply_2x2(a: Tiles, b: Tiles, steps: usize) {
+pub(crate) unsafe fn multiply_2x2(a: *const u8, b: *const u8, steps: usize, next: *const u8) {
     if steps == 0 {
         return;
     }
-    // SAFETY: reads the tiles the caller vouches for; tile registers belong to this routine.
+    // SAFETY: reads the tiles the caller vouches for; tile registers belong to this routine; a prefetch never faults.
     unsafe {
         asm!(
             "2:",
-            "tileloadd tmm4, [{a0} + {sa}*1]",
-            "tileloadd tmm6, [{b0} + {sb}*1]",
+            "tileloadd tmm4, [{a} + {s}*1]",
+            "tileloadd tmm6, [{b} + {s}*1]",
+            "prefetcht1 [{next}]",
+            "prefetcht1 [{next} + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b1} + {sb}*1]",
+            "tileloadd tmm7, [{b} + {s}*1 + 1024]",
+            "prefetcht1 [{next} + 128]",
+            "prefetcht1 [{next} + 192]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a1} + {sa}*1]",
+            "tileloadd tmm5, [{a} + {s}*1 + 1024]",
             "tdpbf16ps tmm2, tmm5, tmm6",
-            "add {a0}, {da}",
-            "add {b0}, {db}",
+            "add {a}, 2048",
+            "add {b}, 2048",
+            "add {next}, 256",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a1}, {da}",
-            "add {b1}, {db}",
             "dec {n}",
             "jnz 2b",
-            a0 = inout(reg) a.first => _,
-            a1 = inout(reg) a.second => _,
-            b0 = inout(reg) b.first => _,
-            b1 = inout(reg) b.second => _,
-            sa = in(reg) a.stride,
-            sb = in(reg) b.stride,
-            da = in(reg) a.step,
-            db = in(reg) b.step,
+            a = inout(reg) a => _,
+            b = inout(reg) b => _,
+            next = inout(reg) next => _,
+            s = in(reg) 64usize,
             n = inout(reg) steps => _,
             options(nostack, readonly)
         );
@@ -151,41 +155,39 @@ pub(crate) unsafe fn zero() {
     unsafe { asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem)) }
 }
 
-/// Loads tmm0..tmm3 from the 32 x 32 f32 block at `c`, whose rows are `stride` bytes apart.
+/// Loads tmm0..tmm3 from four tiles of f32, one after another.
 /// # Safety
-/// Tiles are configured and the block is readable.
+/// Tiles are configured and the 4 KiB are readable.
 #[inline(always)]
-pub(crate) unsafe fn load(c: *const f32, stride: usize) {
+pub(crate) unsafe fn load(c: *const f32) {
     // SAFETY: as the caller vouches.
     unsafe {
         asm!(
             "tileloadd tmm0, [{0} + {s}*1]",
-            "tileloadd tmm1, [{0} + {s}*1 + 64]",
-            "tileloadd tmm2, [{1} + {s}*1]",
-            "tileloadd tmm3, [{1} + {s}*1 + 64]",
+            "tileloadd tmm1, [{0} + {s}*1 + 1024]",
+            "tileloadd tmm2, [{0} + {s}*1 + 2048]",
+            "tileloadd tmm3, [{0} + {s}*1 + 3072]",
             in(reg) c,
-            in(reg) c.byte_add(16 * stride),
-            s = in(reg) stride,
+            s = in(reg) 64usize,
             options(nostack, readonly)
         );
     }
 }
 
-/// Stores tmm0..tmm3 to the 32 x 32 f32 block at `c`, whose rows are `stride` bytes apart.
+/// Stores tmm0..tmm3 as four tiles of f32, one after another.
 /// # Safety
-/// Tiles are configured and the block is writable.
+/// Tiles are configured and the 4 KiB are writable.
 #[inline(always)]
-pub(crate) unsafe fn store(c: *mut f32, stride: usize) {
+pub(crate) unsafe fn store(c: *mut f32) {
     // SAFETY: as the caller vouches.
     unsafe {
         asm!(
             "tilestored [{0} + {s}*1], tmm0",
-            "tilestored [{0} + {s}*1 + 64], tmm1",
-            "tilestored [{1} + {s}*1], tmm2",
-            "tilestored [{1} + {s}*1 + 64], tmm3",
+            "tilestored [{0} + {s}*1 + 1024], tmm1",
+            "tilestored [{0} + {s}*1 + 2048], tmm2",
+            "tilestored [{0} + {s}*1 + 3072], tmm3",
             in(reg) c,
-            in(reg) c.byte_add(16 * stride),
-            s = in(reg) stride,
+            s = in(reg) 64usize,
             options(nostack)
         );
     }
@@ -202,30 +204,31 @@ mod tests {
             return;
         }
         const K: usize = 96;
-        let bits = |i: usize, m: usize| half::bf16::from_f32(((i * m) % 17) as f32 - 8.0);
-        let a: Vec<_> = (0..32 * K).map(|i| bits(i, 7)).collect();
-        let b: Vec<_> = (0..K * 32).map(|i| bits(i, 11)).collect();
-        let mut pairs = vec![half::bf16::ZERO; K * 32];
-        for k in 0..K {
-            for n in 0..32 {
-                pairs[(k / 2 * 32 + n) * 2 + k % 2] = b[k * 32 + n];
+        let value = |i: usize, l: usize, m: usize| half::bf16::from_f32(((i * K + l) * m % 17) as f32 - 8.0);
+        // Word w of line i is the pair of k = 2w, 2w + 1: along a row of a's tiles, down a column of b's.
+        let (mut a, mut b) = (vec![0u16; 32 * K], vec![0u16; 32 * K]);
+        for i in 0..32 {
+            for l in 0..K {
+                let tile = l / 32 * 1024 + i / 16 * 512;
+                a[tile + i % 16 * 32 + l % 32] = value(i, l, 7).to_bits();
+                b[tile + (l % 32 / 2 * 16 + i % 16) * 2 + l % 2] = value(i, l, 11).to_bits();
             }
         }
         let mut c = vec![1f32; 32 * 32];
-        let (pa, pb) = (a.as_ptr().cast::<u8>(), pairs.as_ptr().cast::<u8>());
-        // SAFETY: AMX is available; all tiles lie inside a, pairs and c.
+        // SAFETY: AMX is available; a and b hold K / 32 steps, c four tiles.
         unsafe {
             configure(&Config::FULL);
-            load(c.as_ptr(), 128);
-            let a = Tiles { first: pa, second: pa.add(16 * K * 2), stride: K * 2, step: 64 };
-            let b = Tiles { first: pb, second: pb.add(64), stride: 128, step: 16 * 128 };
-            multiply_2x2(a, b, K / 32);
-            store(c.as_mut_ptr(), 128);
+            load(c.as_ptr());
+            multiply_2x2(a.as_ptr().cast(), b.as_ptr().cast(), K / 32, a.as_ptr().cast());
+            store(c.as_mut_ptr());
+            zero();
+            release();
         }
         for m in 0..32 {
             for n in 0..32 {
-                let sum: f32 = (0..K).map(|k| a[m * K + k].to_f32() * b[k * 32 + n].to_f32()).sum();
-                assert_eq!(c[m * 32 + n], 1.0 + sum, "({m}, {n})");
+                let sum: f32 = (0..K).map(|l| value(m, l, 7).to_f32() * value(n, l, 11).to_f32()).sum();
+                let at = (m / 16 * 2 + n / 16) * 256 + m % 16 * 16 + n % 16;
+                assert_eq!(c[at], 1.0 + sum, "({m}, {n})");
             }
         }
     }

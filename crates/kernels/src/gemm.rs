@@ -4,6 +4,10 @@
 //! Every element of C is a chain of multiply-adds over k in blocks of fixed length, in one accumulator a block, each
 //! block scaled and added to C in turn: the order is a function of k alone, so m, n, the tile an element falls in and
 //! the number of threads cannot change a bit of it.
+#[cfg(target_arch = "x86_64")]
+mod amx_pack;
+#[cfg(target_arch = "x86_64")]
+mod amx_write;
 mod blocked;
 mod pack;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +21,8 @@ mod reference;
 #[cfg(test)]
 mod tests;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
 use crate::pool::Shareable;
 use crate::{Isa, Pool, quant};
@@ -159,6 +165,22 @@ impl Gemm<'_> {
         }
         check("a", &self.a, self.m, self.k);
         check("b", &self.b, self.k, self.n);
+        if isa.level() == crate::isa::Level::Amx && self.precision == Precision::Bf16 {
+            let terms = [Term { k: self.k, a: Left::Matrix(self.a), b: self.b }];
+            let product = Product {
+                m: self.m,
+                n: self.n,
+                terms: &terms,
+                alpha: self.alpha,
+                bias: None,
+                residual: None,
+                accumulate: self.accumulate,
+                precision: self.precision,
+            };
+            // SAFETY: the operands have just been checked, and C is the caller's word.
+            unsafe { product.run_at(isa, pool, product::Target::F32(Shareable(c)), c_stride) };
+            return;
+        }
         if self.a.values.is_quantized() || self.b.values.is_quantized() {
             let (a, b) = (widened(&self.a, self.m, self.k), widened(&self.b, self.k, self.n));
             let a = Matrix { values: Values::F32(&a), ..self.a };

@@ -118,27 +118,23 @@ unsafe fn pairs(steps: usize) -> f64 {
 /// The machine has AMX.
 #[cfg(target_arch = "x86_64")]
 unsafe fn tiles(steps: usize) -> f64 {
-    use crate::amx::{Config, Tiles, configure, multiply_2x2, store, zero};
+    use crate::amx::{Config, STEP, configure, multiply_2x2, release, store, zero};
     const DEPTH: usize = 8;
     // Tile rows that cross cache lines would halve the rate. Zeros are as fast as anything.
-    let operands = vec![0u8; 4 * DEPTH * 1024 + 64];
-    let first = operands.as_ptr();
-    let first = first.wrapping_add(first.align_offset(64));
+    let operands = vec![0u8; 2 * DEPTH * STEP + 64];
+    let a = operands.as_ptr();
+    let a = a.wrapping_add(a.align_offset(64));
+    let b = a.wrapping_add(DEPTH * STEP);
     let mut c = vec![0f32; 32 * 32];
-    let tiles = |from: usize| Tiles {
-        first: first.wrapping_add(from),
-        second: first.wrapping_add(from + 1024),
-        stride: 64,
-        step: 2048,
-    };
-    // SAFETY: tiles 0 and 1 of each of DEPTH steps lie inside their half of the operands; C is 32 x 32.
+    // SAFETY: AMX is the caller's word; both panels hold DEPTH steps and C four tiles.
     unsafe {
         configure(&Config::FULL);
         zero();
         for _ in 0..steps {
-            multiply_2x2(tiles(0), tiles(2 * DEPTH * 1024), DEPTH);
+            multiply_2x2(a, b, DEPTH, a);
         }
-        store(c.as_mut_ptr(), 128);
+        store(c.as_mut_ptr());
+        release();
     }
     black_box(&c);
     (steps * DEPTH * 32 * 32 * 32 * 2) as f64

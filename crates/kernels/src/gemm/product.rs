@@ -1,8 +1,12 @@
 //! The product as models need it: several terms in one sum, a left operand packed once for several products, and an
 //! epilogue (scale, bias, residual, rounding to bf16) on what is still in the cache. Takes operands, writes one output.
+use super::pack::Operand;
+use super::tiled;
 use super::{Matrix, Precision, Values, check};
+use crate::isa::Level;
 use crate::pool::Shareable;
 use crate::{Isa, Pool};
+use std::cell::RefCell;
 
 /// A left operand `[m, k]`, as it lies in memory or packed for several products.
 #[derive(Clone, Copy)]
@@ -18,6 +22,9 @@ pub struct Packed {
     pub(super) m: usize,
     pub(super) k: usize,
     pub(super) values: Vec<f32>,
+    /// Panels of the layout that the instruction set and the precision multiply.
+    words: Vec<u32>,
+    start: usize,
 }
 
 impl Packed {
@@ -30,8 +37,15 @@ impl Packed {
     }
 
     /// [`Packed::left`] for a chosen instruction set; products must then run on the same.
-    pub fn left_on(isa: Isa, _pool: &Pool, precision: Precision, m: usize, k: usize, a: Matrix) -> Packed {
+    pub fn left_on(isa: Isa, pool: &Pool, precision: Precision, m: usize, k: usize, a: Matrix) -> Packed {
         check("a", &a, m, k);
+        if isa.level() == Level::Amx && precision == Precision::Bf16 {
+            let len = tiled::packed_words(m, k);
+            let (mut words, start) = buffer(len);
+            // SAFETY: the level was detected, and the operand has just been checked.
+            unsafe { tiled::pack_left(pool, &Operand::left(&a, m, k), &mut words[start..start + len]) };
+            return Packed { isa, precision, m, k, values: vec![], words, start };
+        }
         let mut values = vec![0f32; m * k];
         let mut row = vec![0f32; if a.values.is_quantized() { a.stride } else { if a.transposed { m } else { k } }];
         let (rows, columns) = if a.transposed { (k, m) } else { (m, k) };
@@ -42,12 +56,49 @@ impl Packed {
                 values[i * k + l] = *x;
             }
         }
-        Packed { isa, precision, m, k, values }
+        Packed { isa, precision, m, k, values, words: vec![], start: 0 }
+    }
+
+    /// The panels, from a cache line's boundary on.
+    pub(super) fn panels(&self) -> &[u32] {
+        &self.words[self.start..]
     }
 
     /// Rows and columns of the operand.
     pub fn shape(&self) -> (usize, usize) {
         (self.m, self.k)
+    }
+}
+
+thread_local! {
+    /// Memory of packed operands that are gone, for the next ones: fresh pages would cost as much as the packing.
+    static SPARE: RefCell<Vec<Vec<u32>>> = const { RefCell::new(Vec::new()) };
+}
+/// Buffers kept for reuse by a thread.
+const SPARES: usize = 4;
+
+/// A buffer of at least `len` words with room to start on a cache line, and where that start is.
+fn buffer(len: usize) -> (Vec<u32>, usize) {
+    let spare = SPARE.with_borrow_mut(|all| {
+        let fits = all.iter().enumerate().filter(|(_, v)| v.len() >= len + 16);
+        let best = fits.min_by_key(|(_, v)| v.len()).map(|(i, _)| i);
+        best.map(|i| all.swap_remove(i))
+    });
+    let words = spare.unwrap_or_else(|| vec![0; len + 16]);
+    let start = words.as_ptr().align_offset(64).min(16);
+    (words, start)
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        let words = std::mem::take(&mut self.words);
+        // At the end of a thread there is nobody to keep it for.
+        let _ = SPARE.try_with(|all| {
+            let mut all = all.borrow_mut();
+            if all.len() < SPARES {
+                all.push(words);
+            }
+        });
     }
 }
 
@@ -89,7 +140,33 @@ pub(super) enum Target {
     Bf16(Shareable<u16>),
 }
 
-impl Product<'_> {
+/// What remains to be done to the sums of a checked product, and where they go.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    pub m: usize,
+    pub n: usize,
+    pub alpha: f32,
+    pub bias: Option<&'a [f32]>,
+    pub residual: Option<&'a [f32]>,
+    pub accumulate: bool,
+    pub c: Target,
+    pub c_stride: usize,
+}
+
+impl<'a> Product<'a> {
+    fn finish(&self, c: Target, c_stride: usize) -> Finish<'a> {
+        Finish {
+            m: self.m,
+            n: self.n,
+            alpha: self.alpha,
+            bias: self.bias,
+            residual: self.residual,
+            accumulate: self.accumulate,
+            c,
+            c_stride,
+        }
+    }
+
     /// Writes into `c`, row-major with `c_stride >= n`; columns from `n` on are left alone, and without `accumulate`
     /// `c` is not read.
     ///
@@ -101,10 +178,18 @@ impl Product<'_> {
     }
 
     /// [`Product::run`] with a chosen instruction set, for tests and measurements.
-    pub fn run_on(&self, isa: Isa, pool: &Pool, c: Output<'_>, c_stride: usize) {
+    pub fn run_on(&self, isa: Isa, pool: &Pool, mut c: Output<'_>, c_stride: usize) {
         if self.m == 0 || self.n == 0 {
             return;
         }
+        let c = self.target(isa, &mut c, c_stride);
+        // SAFETY: C and the operands have just been checked, and the borrow keeps everybody else out of C.
+        unsafe { self.run_at(isa, pool, c, c_stride) }
+    }
+
+    /// The output's address, after checking it and the operands.
+    #[track_caller]
+    fn target(&self, isa: Isa, c: &mut Output<'_>, c_stride: usize) -> Target {
         let (len, target) = match c {
             Output::F32(c) => (c.len(), Target::F32(Shareable(c.as_mut_ptr()))),
             Output::Bf16(c) => {
@@ -119,8 +204,7 @@ impl Product<'_> {
             self.n
         );
         self.check(isa);
-        // SAFETY: C and the operands have just been checked, and the borrow keeps everybody else out of C.
-        unsafe { self.run_at(isa, pool, target, c_stride) }
+        target
     }
 
     /// Panics unless every operand holds what the sizes say.
@@ -149,8 +233,14 @@ impl Product<'_> {
     /// # Safety
     /// `c` is valid for `m` rows of `n` elements at `c_stride`, nobody else accesses those meanwhile, and
     /// [`Product::check`] passed.
-    unsafe fn run_at(&self, isa: Isa, pool: &Pool, c: Target, c_stride: usize) {
+    pub(super) unsafe fn run_at(&self, isa: Isa, pool: &Pool, c: Target, c_stride: usize) {
         let (m, n) = (self.m, self.n);
+        if isa.level() == Level::Amx && self.precision == Precision::Bf16 {
+            let plan = tiled::Plan::new(self, self.finish(c, c_stride), pool.threads());
+            // SAFETY: the level was detected, and C is the caller's word.
+            unsafe { tiled::run(pool, &[plan]) };
+            return;
+        }
         let mut sum = vec![0f32; m * n];
         for t in self.terms {
             let a = match t.a {
@@ -202,11 +292,20 @@ pub fn run_grouped(pool: &Pool, group: &mut [Grouped<'_>]) {
 
 /// [`run_grouped`] with a chosen instruction set, for tests and measurements.
 pub fn run_grouped_on(isa: Isa, pool: &Pool, group: &mut [Grouped<'_>]) {
-    for g in group {
-        let c = match &mut g.c {
-            Output::F32(c) => Output::F32(c),
-            Output::Bf16(c) => Output::Bf16(c),
-        };
-        g.product.run_on(isa, pool, c, g.c_stride);
+    let mut all: Vec<_> = group
+        .iter_mut()
+        .filter(|g| g.product.m > 0 && g.product.n > 0)
+        .map(|g| (g.product, g.product.target(isa, &mut g.c, g.c_stride), g.c_stride))
+        .collect();
+    let tiles = |p: &Product| isa.level() == Level::Amx && p.precision == Precision::Bf16;
+    let plans: Vec<_> = (all.iter().filter(|(p, ..)| tiles(p)))
+        .map(|(p, c, stride)| tiled::Plan::new(p, p.finish(*c, *stride), pool.threads()))
+        .collect();
+    // SAFETY: the level was detected, and every output was checked and is borrowed.
+    unsafe { tiled::run(pool, &plans) };
+    all.retain(|(p, ..)| !tiles(p));
+    for (p, c, stride) in all {
+        // SAFETY: as above.
+        unsafe { p.run_at(isa, pool, c, stride) };
     }
 }
