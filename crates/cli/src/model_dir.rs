@@ -113,7 +113,7 @@ impl ModelDir {
 
 /// Loads the weights of a folder.
 pub fn load(path: &Path, dtype: Dtype, threads: usize) -> Result<Model, Failure> {
-    let options = LoadOptions { threads, precision: dtype.precision() };
+    let options = LoadOptions { threads, precision: dtype.precision(), ..LoadOptions::default() };
     Ok(Model::load(path, &options)?)
 }
 

@@ -138,8 +138,9 @@ fn unsafe_code_stands_in_two_places() {
         breaches.extend(marks.iter().filter(|m| text.contains(**m)).map(|m| format!("{path}: `{m}`")));
     }
     let map = fs::read_to_string(root().join(MEMORY_MAP)).unwrap();
-    if map.matches("unsafe {").count() != 1 {
-        breaches.push(format!("{MEMORY_MAP}: not one unsafe block"));
+    // mapping a file, and giving back pages that were read
+    if map.matches("unsafe {").count() != 2 {
+        breaches.push(format!("{MEMORY_MAP}: not two unsafe blocks"));
     }
     none("unsafe code outside `kernels` and the memory map", breaches);
 }

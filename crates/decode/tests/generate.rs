@@ -239,7 +239,11 @@ fn greedy_tokens_are_those_of_the_reference() {
             println!("skipped: ../shared/fixtures/{name} is absent");
             return;
         }
-        let options = loar_model::LoadOptions { threads: 2, precision: loar_tape::Precision::F32 };
+        let options = loar_model::LoadOptions {
+            threads: 2,
+            precision: loar_tape::Precision::F32,
+            ..loar_model::LoadOptions::default()
+        };
         let model = Model::load(&dir, &options).unwrap();
         let golden = loar_formats::safetensors::Checkpoint::open_file(&dir.join("golden.safetensors")).unwrap();
         let dtype = golden.info("base.greedy").unwrap().dtype;

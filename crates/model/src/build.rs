@@ -9,26 +9,48 @@ use loar_tape::{Context, Frozen, Linear, ParamStore, Weight};
 use std::sync::Arc;
 
 /// Gives the frozen matrix `[rows, cols]` of a tensor name (a vector is `[n, 1]`).
-pub(crate) type Source<'s> = dyn FnMut(&str, usize, usize) -> Result<Frozen, ModelError> + 's;
-
-struct Builder<'b, 's> {
-    config: &'b ModelConfig,
-    source: &'b mut Source<'s>,
+pub(crate) trait Source {
+    /// Norms, biases and the router.
+    fn other(&mut self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError>;
+    fn embedding(&mut self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+        self.other(name, rows, cols)
+    }
+    /// The matrix of a linear layer of the body.
+    fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+        self.other(name, rows, cols)
+    }
+    fn head(&mut self, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+        self.linear("lm_head.weight", rows, cols)
+    }
+    /// The head of a model whose head is its embedding.
+    fn tied_head(&mut self, embedding: &Frozen) -> Result<Frozen, ModelError> {
+        Ok(embedding.clone())
+    }
 }
 
-pub(crate) fn build(config: ModelConfig, context: Context, source: &mut Source<'_>) -> Result<Model, ModelError> {
+impl<F: FnMut(&str, usize, usize) -> Result<Frozen, ModelError>> Source for F {
+    fn other(&mut self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+        self(name, rows, cols)
+    }
+}
+
+struct Builder<'b> {
+    config: &'b ModelConfig,
+    source: &'b mut dyn Source,
+}
+
+pub(crate) fn build(config: ModelConfig, context: Context, source: &mut dyn Source) -> Result<Model, ModelError> {
     let mut b = Builder { config: &config, source };
     let (vocab, d) = (config.vocab_size, config.hidden_size);
-    let embed_tokens = b.weight("model.embed_tokens.weight", vocab, d)?;
+    let embedding = b.source.embedding("model.embed_tokens.weight", vocab, d)?;
     let layers = (0..config.num_hidden_layers).map(|i| b.layer(i)).collect::<Result<Vec<_>, _>>()?;
     let norm = b.weight("model.norm.weight", d, 1)?;
-    let head_weight =
-        if config.tie_word_embeddings { embed_tokens.clone() } else { b.weight("lm_head.weight", vocab, d)? };
+    let head = if config.tie_word_embeddings { b.source.tied_head(&embedding)? } else { b.source.head(vocab, d)? };
     let lm_head = Linear {
         name: "lm_head".into(),
         in_features: d,
         out_features: vocab,
-        weight: head_weight,
+        weight: Weight::Frozen(head),
         bias: None,
         lora: None,
     };
@@ -37,7 +59,7 @@ pub(crate) fn build(config: ModelConfig, context: Context, source: &mut Source<'
         config,
         params: ParamStore::default(),
         context,
-        embed_tokens,
+        embed_tokens: Weight::Frozen(embedding),
         embed_lora: None,
         layers,
         norm,
@@ -47,9 +69,9 @@ pub(crate) fn build(config: ModelConfig, context: Context, source: &mut Source<'
     })
 }
 
-impl Builder<'_, '_> {
+impl Builder<'_> {
     fn weight(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight, ModelError> {
-        Ok(Weight::Frozen((self.source)(name, rows, cols)?))
+        Ok(Weight::Frozen(self.source.other(name, rows, cols)?))
     }
 
     fn linear(
@@ -59,7 +81,7 @@ impl Builder<'_, '_> {
         in_features: usize,
         bias: bool,
     ) -> Result<Linear, ModelError> {
-        let weight = self.weight(&format!("{name}.weight"), out_features, in_features)?;
+        let weight = Weight::Frozen(self.source.linear(&format!("{name}.weight"), out_features, in_features)?);
         let bias = if bias { Some(self.weight(&format!("{name}.bias"), out_features, 1)?) } else { None };
         Ok(Linear { name, in_features, out_features, weight, bias, lora: None })
     }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod base;
 mod batch;
 mod build;
 mod cache;
@@ -19,6 +20,7 @@ mod random;
 mod rope;
 
 pub use adapter::{AdapterSpec, Preset, Targets};
+pub use base::{BaseDtype, BaseForm};
 pub use batch::PackedBatch;
 pub use cache::KvCache;
 pub use coverage::{Coverage, CoverageRow};

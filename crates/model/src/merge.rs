@@ -182,7 +182,7 @@ impl Model {
     }
 
     /// Norms and routers by tensor name.
-    fn other_weights(&self) -> Vec<(String, &Weight)> {
+    pub(crate) fn other_weights(&self) -> Vec<(String, &Weight)> {
         let mut all = vec![("model.norm.weight".to_string(), &self.norm)];
         for layer in &self.layers {
             layer.each_norm(&mut |path, w| all.push((format!("{path}.weight"), w)));

@@ -1,14 +1,15 @@
 //! A decoder with random weights, for pre-training from nothing and for tests: matrices ~ N(0, initializer_range²),
 //! norms 1, biases and the router's correction bias 0, as HF initialises.
 use crate::ModelError;
-use crate::build::build;
+use crate::base::{BaseDtype, convert};
+use crate::build::{Source, build};
 use crate::load::LoadOptions;
 use crate::merge::{StoredDtype, base_specs, encode, pt_metadata, write_config};
 use crate::model::Model;
 use loar_formats::config::ModelConfig;
 use loar_formats::safetensors::ShardWriter;
 use loar_kernels::rng::Stream;
-use loar_tape::Frozen;
+use loar_tape::{Context, Frozen};
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -52,12 +53,50 @@ pub fn write_random(
 }
 
 impl Model {
-    /// Weights drawn by `seed`; the same seed gives the same model on every machine.
+    /// Weights drawn by `seed`; the same seed gives the same model on every machine. Equal to writing them with
+    /// [`write_random`] in f32 and loading that with the same options.
     pub fn random(config: ModelConfig, seed: u64, options: &LoadOptions) -> Result<Model, ModelError> {
-        let std = config.initializer_range as f32;
-        build(config, options.context(), &mut |name, rows, cols| {
-            let data = values(name, rows * cols, std, seed);
-            Ok(Frozen::from_f32(rows, cols, data))
-        })
+        let (std, context) = (config.initializer_range as f32, options.context());
+        let mut source = RandomSource { std, seed, base: options.base, context: context.clone() };
+        build(config, context, &mut source)
+    }
+}
+
+struct RandomSource {
+    std: f32,
+    seed: u64,
+    base: BaseDtype,
+    context: Context,
+}
+
+impl RandomSource {
+    fn converted(&self, weight: Frozen, base: BaseDtype) -> Frozen {
+        convert(&self.context.pool, weight, base).expect("drawn numbers are finite")
+    }
+}
+
+impl Source for RandomSource {
+    fn other(&mut self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+        Ok(Frozen::from_f32(rows, cols, values(name, rows * cols, self.std, self.seed)))
+    }
+
+    fn embedding(&mut self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+        let drawn = self.other(name, rows, cols)?;
+        Ok(if self.base == BaseDtype::Bf16 { self.converted(drawn, self.base) } else { drawn })
+    }
+
+    fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+        let drawn = self.other(name, rows, cols)?;
+        Ok(self.converted(drawn, self.base))
+    }
+
+    fn head(&mut self, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+        let drawn = self.other("lm_head.weight", rows, cols)?;
+        Ok(if self.base == BaseDtype::Fp8Block { drawn } else { self.converted(drawn, self.base) })
+    }
+
+    fn tied_head(&mut self, embedding: &Frozen) -> Result<Frozen, ModelError> {
+        let embedding = embedding.clone();
+        Ok(if self.base.takes_head() { self.converted(embedding, self.base) } else { embedding })
     }
 }

@@ -128,7 +128,7 @@ pub fn load_base(run: &ResolvedRun) -> Result<Model, TrainError> {
         Dtype::Bf16 => Precision::Bf16,
         Dtype::F32 => Precision::F32,
     };
-    Ok(Model::load(&run.model.path, &LoadOptions { threads: run.model.threads, precision })?)
+    Ok(Model::load(&run.model.path, &LoadOptions { threads: run.model.threads, precision, ..LoadOptions::default() })?)
 }
 
 /// Makes parameters trainable as the run says.

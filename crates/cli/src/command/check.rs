@@ -44,7 +44,7 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     for dir in &args.dirs {
         require_dir(dir)?;
         let base = args.base.as_deref().unwrap_or(dir);
-        let options = LoadOptions { threads: args.threads, precision: Precision::F32 };
+        let options = LoadOptions { threads: args.threads, precision: Precision::F32, ..LoadOptions::default() };
         let report = golden::check(dir, args.base.as_deref(), &options)?;
         failed += usize::from(!report.passed());
         if args.json {

@@ -75,7 +75,7 @@ pub fn models() -> Vec<(&'static str, Model)> {
         .into_iter()
         .map(|(name, value)| {
             let (config, _) = ModelConfig::from_json(&value).expect("a valid config");
-            let options = LoadOptions { threads: 2, precision: Precision::F32 };
+            let options = LoadOptions { threads: 2, precision: Precision::F32, ..LoadOptions::default() };
             (name, Model::random(config, 5, &options).expect("a model"))
         })
         .collect()

@@ -6,11 +6,13 @@
 
 mod keys;
 mod moe;
+mod quantization;
 mod read;
 mod rope;
 mod write;
 
 pub(crate) use keys::Keys;
+pub use quantization::{INT4_GROUP, Quantization, StoredForm};
 pub use rope::{RopeConfig, RopeScaling, yarn_mscale};
 
 use std::path::Path;
@@ -141,15 +143,6 @@ pub struct MoeConfig {
     pub routed_scaling_factor: f64,
 }
 
-/// Block-quantised FP8 weights (`quantization_config` of V3, R1, V3.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quantization {
-    /// Rows and columns that share one entry of `weight_scale_inv`.
-    pub weight_block_size: [usize; 2],
-    /// `ue8m0`: scales are powers of two (stored as f32 all the same).
-    pub scale_fmt: Option<String>,
-}
-
 /// One decoder, in the field names of `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -199,7 +192,7 @@ pub struct ModelConfig {
     pub eos_token_ids: Vec<u32>,
     /// Padding token.
     pub pad_token_id: Option<u32>,
-    /// FP8 block quantisation of the stored weights.
+    /// Quantisation of the stored weights.
     pub quantization: Option<Quantization>,
     /// The file as it was, unknown keys included.
     pub raw: Value,

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::keys::Keys;
-use super::{Architecture, MlaConfig, ModelConfig, Quantization, moe, rope};
+use super::{Architecture, MlaConfig, ModelConfig, moe, quantization, rope};
 use crate::{Faults, FormatError, Issue};
 
 /// Bound on `config.json`; the largest released one has 12 kB.
@@ -138,7 +138,7 @@ fn read_keys(keys: &mut Keys<'_>, architecture: Architecture, value: &Value, iss
         bos_token_id: single(keys.token_ids("bos_token_id")),
         eos_token_ids: keys.token_ids("eos_token_id"),
         pad_token_id: single(keys.token_ids("pad_token_id")),
-        quantization: read_quantization(keys),
+        quantization: quantization::read(keys),
         raw: value.clone(),
     }
 }
@@ -163,44 +163,6 @@ fn read_mla(keys: &mut Keys<'_>, architecture: Architecture) -> Option<MlaConfig
         ));
     }
     Some(mla)
-}
-
-fn read_quantization(keys: &mut Keys<'_>) -> Option<Quantization> {
-    let table = keys.opt_object("quantization_config")?;
-    let mut inner = Keys::nested(table, "quantization_config");
-    let method = inner.opt_str("quant_method");
-    if method.as_deref() != Some("fp8") {
-        inner.fault(format!(
-            "`quantization_config.quant_method` is `{}`; only fp8 blocks are read: take the unquantised checkpoint",
-            method.as_deref().unwrap_or("missing")
-        ));
-    }
-    if let Some(fmt) = inner.opt_str("fmt").filter(|fmt| fmt != "e4m3") {
-        inner.fault(format!("`quantization_config.fmt` is `{fmt}`; only e4m3 is read"));
-    }
-    let block = match inner.get("weight_block_size").map(|v| v.as_array().map(Vec::as_slice)) {
-        None => [128, 128],
-        Some(Some([rows, columns])) => {
-            let size =
-                |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=1 << 20).contains(n));
-            match (size(rows), size(columns)) {
-                (Some(r), Some(c)) => [r, c],
-                _ => {
-                    inner.fault(
-                        "`quantization_config.weight_block_size` must hold two numbers from 1 to 1048576".into(),
-                    );
-                    [128, 128]
-                }
-            }
-        }
-        Some(_) => {
-            inner.fault("`quantization_config.weight_block_size` must be a list of two numbers".into());
-            [128, 128]
-        }
-    };
-    let scale_fmt = inner.opt_str("scale_fmt");
-    keys.take_faults(inner);
-    Some(Quantization { weight_block_size: block, scale_fmt })
 }
 
 fn check(keys: &mut Keys<'_>, config: &ModelConfig) {

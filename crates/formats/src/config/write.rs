@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ModelConfig, RopeScaling, Scoring, TopkMethod, rope};
+use super::{ModelConfig, RopeScaling, Scoring, TopkMethod, quantization, rope};
 
 /// Writes over the keys of the original file, keeping its unknown keys and its key order.
 pub(super) fn to_json(config: &ModelConfig) -> Value {
@@ -88,22 +88,7 @@ pub(super) fn to_json(config: &ModelConfig) -> Value {
         );
         put("num_nextn_predict_layers", config.num_nextn_predict_layers.into());
     }
-    match &config.quantization {
-        None => {
-            map.shift_remove("quantization_config");
-        }
-        Some(quantization) => {
-            let table = map
-                .entry("quantization_config")
-                .or_insert_with(|| json!({"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}));
-            if let Value::Object(table) = table {
-                table.insert("weight_block_size".into(), json!(quantization.weight_block_size));
-                if let Some(fmt) = &quantization.scale_fmt {
-                    table.insert("scale_fmt".into(), fmt.clone().into());
-                }
-            }
-        }
-    }
+    quantization::write(config.quantization.as_ref(), &mut map);
     Value::Object(map)
 }
 

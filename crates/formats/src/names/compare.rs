@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::table::{expected_tensors, is_mtp};
+use super::table::{Component, expected_tensors, is_linear_weight, is_mtp};
 use crate::Issue;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Quantization};
 use crate::safetensors::{Checkpoint, DType};
 
 /// Everything in `checkpoint` that disagrees with `config`. Severity error: it cannot be loaded.
@@ -15,8 +15,22 @@ use crate::safetensors::{Checkpoint, DType};
 pub fn compare(config: &ModelConfig, checkpoint: &Checkpoint) -> Vec<Issue> {
     let mut issues = Vec::new();
     let mut known = HashSet::new();
-    for (name, shape, _) in expected_tensors(config) {
+    let own = config.quantization.as_ref().filter(|q| matches!(q, Quantization::Int8 | Quantization::Int4));
+    let mut quantized = 0usize;
+    // a quantised head lies beside the embedding it is tied to, which lookups need in full
+    let head = own.filter(|q| {
+        let codes = checkpoint.info("lm_head.weight").map(|info| info.dtype);
+        config.tie_word_embeddings && codes == Some(q.stored(1, 1).dtype)
+    });
+    let head =
+        head.map(|_| ("lm_head.weight".to_owned(), vec![config.vocab_size, config.hidden_size], Component::Head));
+    for (name, shape, component) in expected_tensors(config).into_iter().chain(head) {
+        let own = own.filter(|_| is_linear_weight(&name, component));
         match checkpoint.info(&name) {
+            Some(info) if own.is_some_and(|q| q.stored(1, 1).dtype == info.dtype) => {
+                quantized += 1;
+                known.extend(own.map(|q| check_codes(checkpoint, q, &name, &shape, &mut issues)));
+            }
             None => issues.push(Issue::error(format!(
                 "tensor `{name}` of shape {shape:?} is missing{}",
                 hint_missing(config, checkpoint, &name)
@@ -29,11 +43,16 @@ pub fn compare(config: &ModelConfig, checkpoint: &Checkpoint) -> Vec<Issue> {
                 known.insert(format!("{name}_scale_inv"));
             }
             Some(info) if !info.dtype.is_float() => {
-                issues.push(Issue::error(format!("tensor `{name}`: expected a float type, found {}", info.dtype)))
+                let codes = matches!(info.dtype, DType::I8 | DType::U8);
+                let hint = if codes { "; its codes need the `quantization_config` of `loar quantize`" } else { "" };
+                issues.push(Issue::error(format!("tensor `{name}`: expected a float type, found {}{hint}", info.dtype)))
             }
             Some(_) => {}
         }
         known.insert(name);
+    }
+    if let Some(q) = own.filter(|_| quantized == 0) {
+        issues.push(Issue::error(format!("`quantization_config` says {}, but no matrix is stored so", q.word())));
     }
     let (mut mtp, mut buffers) = (0usize, 0usize);
     for info in checkpoint.tensors().filter(|info| !known.contains(&info.name)) {
@@ -98,6 +117,41 @@ fn check_scale(checkpoint: &Checkpoint, name: &str, shape: &[usize], issues: &mu
         }
         Some(_) => {}
     }
+}
+
+/// The two tensors of a matrix quantised by this project; gives the name of the scales.
+fn check_codes(
+    checkpoint: &Checkpoint,
+    quantization: &Quantization,
+    name: &str,
+    shape: &[usize],
+    issues: &mut Vec<Issue>,
+) -> String {
+    let (rows, columns) = (shape.first().copied().unwrap_or(0), shape.get(1).copied().unwrap_or(0));
+    let form = quantization.stored(rows, columns);
+    let scale = format!("{name}{}", form.scale_suffix);
+    if let Some(found) = checkpoint.info(name).map(|i| &i.shape).filter(|found| **found != form.shape) {
+        issues.push(Issue::error(format!(
+            "tensor `{name}`: expected {} codes of shape {:?} for a matrix {shape:?}, found {found:?}",
+            quantization.word(),
+            form.shape
+        )));
+    }
+    match checkpoint.info(&scale) {
+        None => issues.push(Issue::error(format!(
+            "tensor `{name}` is {}, but its scales `{scale}` of shape {:?} are missing",
+            quantization.word(),
+            form.scale_shape
+        ))),
+        Some(info) if info.shape != form.scale_shape || info.dtype != form.scale_dtype => {
+            issues.push(Issue::error(format!(
+                "tensor `{scale}`: expected {} of shape {:?}, found {} of shape {:?}",
+                form.scale_dtype, form.scale_shape, info.dtype, info.shape
+            )));
+        }
+        Some(_) => {}
+    }
+    scale
 }
 
 /// A head stored beside the embedding it is tied to.

@@ -7,4 +7,4 @@ mod compare;
 mod table;
 
 pub use compare::compare;
-pub use table::{Component, component_of, expected_tensors, is_mtp, parameters};
+pub use table::{Component, component_of, expected_tensors, is_linear_weight, is_mtp, parameters};

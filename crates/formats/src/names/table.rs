@@ -66,6 +66,13 @@ impl fmt::Display for Component {
     }
 }
 
+/// Whether a tensor of [`expected_tensors`] is the matrix of a linear layer: what an adapter can target
+/// and what quantisation takes. Embedding, router, norms and biases are not.
+pub fn is_linear_weight(name: &str, component: Component) -> bool {
+    use Component::{Embed, Norm, Router, RouterBias};
+    name.ends_with(".weight") && !matches!(component, Embed | Norm | Router | RouterBias)
+}
+
 struct Table<'a> {
     config: &'a ModelConfig,
     sink: &'a mut dyn FnMut(String, &[usize], Component),
@@ -216,13 +223,14 @@ pub fn is_mtp(config: &ModelConfig, name: &str) -> bool {
             .is_some_and(|layer| layer >= config.num_hidden_layers && layer - config.num_hidden_layers < extra)
 }
 
-/// Component of a tensor by its name, FP8 scales counted with their weight; `None` for a name no
+/// Component of a tensor by its name, scales counted with their weight; `None` for a name no
 /// family here has.
 pub fn component_of(config: &ModelConfig, name: &str) -> Option<Component> {
     if is_mtp(config, name) {
         return Some(Component::Mtp);
     }
-    let name = name.strip_suffix("_scale_inv").unwrap_or(name);
+    let scaled = |suffix| name.strip_suffix(suffix).filter(|head| head.ends_with(".weight"));
+    let name = scaled("_scale_inv").or_else(|| scaled("_scale")).unwrap_or(name);
     if name.ends_with(".e_score_correction_bias") {
         return Some(Component::RouterBias);
     }

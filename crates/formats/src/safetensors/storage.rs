@@ -37,6 +37,23 @@ impl TensorBytes {
     pub(super) fn new(map: Arc<Mmap>, range: Range<usize>) -> Self {
         Self { map, range }
     }
+
+    /// Tells the system that these bytes will not be read again soon, so that they stop counting as
+    /// memory of this process. Reading them again is allowed and reads the file again.
+    #[allow(unsafe_code)]
+    pub fn release(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            const PAGE: usize = 4096; // whole pages of this tensor alone; larger pages refuse, which loses nothing
+            let (from, to) = (self.range.start.next_multiple_of(PAGE), self.range.end / PAGE * PAGE);
+            if from < to {
+                // SAFETY: the map is a read-only view of a file: after MADV_DONTNEED the same bytes come
+                // from the file again, so that no byte that Rust may read changes.
+                // A refusal leaves the pages where they are.
+                let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from) };
+            }
+        }
+    }
 }
 
 impl AsRef<[u8]> for TensorBytes {

@@ -53,8 +53,8 @@ fn config(json: &Value) -> ModelConfig {
 fn hollow(json: &Value, zeros: bool) -> Model {
     let mut shared: BTreeMap<(usize, usize), Arc<Vec<u16>>> = BTreeMap::new();
     let options = LoadOptions { threads: 1, ..LoadOptions::default() };
-    build(config(json), options.context(), &mut |_, rows, cols| {
-        let len = if zeros { rows * cols } else { 0 };
+    build(config(json), options.context(), &mut |_: &str, rows: usize, cols: usize| {
+        let len = if zeros || cols == 1 { rows * cols } else { 0 };
         let data = shared.entry((rows, cols)).or_insert_with(|| Arc::new(vec![0; len])).clone();
         Ok(Frozen { rows, cols, storage: Storage::Bf16(data) })
     })

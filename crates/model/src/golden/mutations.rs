@@ -10,13 +10,13 @@ use loar_tape::{Frozen, Precision};
 use serde_json::json;
 
 fn options() -> LoadOptions {
-    LoadOptions { threads: 2, precision: Precision::F32 }
+    LoadOptions { threads: 2, precision: Precision::F32, ..LoadOptions::default() }
 }
 
 /// A model with lively weights: norms off 1, biases off 0, a choice bias below zero.
 fn lively(json: &serde_json::Value) -> Model {
     let config = ModelConfig::from_json(json).expect("a valid config").0;
-    build(config, options().context(), &mut |name, rows, cols| {
+    build(config, options().context(), &mut |name: &str, rows: usize, cols: usize| {
         let (mean, std) = match name {
             n if n.ends_with("norm.weight") => (1.0, 0.2),
             n if n.ends_with("e_score_correction_bias") => (-1.5, 0.3),

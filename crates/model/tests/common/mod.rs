@@ -87,7 +87,7 @@ pub fn config_of(json: &Value) -> ModelConfig {
 }
 
 pub fn options(threads: usize) -> LoadOptions {
-    LoadOptions { threads, precision: Precision::F32 }
+    LoadOptions { threads, precision: Precision::F32, ..LoadOptions::default() }
 }
 
 fn values(name: &str, index: u32, seed: u64, count: usize) -> Vec<f32> {

@@ -6,6 +6,7 @@ mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod gradients;
+mod quantized;
 mod spec;
 mod stored;
 

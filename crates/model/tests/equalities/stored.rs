@@ -96,7 +96,11 @@ fn bf16_products_stay_near_f32_ones_and_keep_the_equalities() {
         let tiny = Tiny::new(kind, 2);
         let docs = Docs::new(&[13, 20], 3);
         let load = |precision, threads| {
-            let mut model = Model::load(tiny.path(), &loar_model::LoadOptions { threads, precision }).expect("loads");
+            let mut model = Model::load(
+                tiny.path(),
+                &loar_model::LoadOptions { threads, precision, ..loar_model::LoadOptions::default() },
+            )
+            .expect("loads");
             adapted(&mut model);
             model
         };
