@@ -193,6 +193,97 @@ pub(crate) unsafe fn store(c: *mut f32) {
     }
 }
 
+/// Where the tiles of one operand lie: rows of a tile `stride` bytes apart, tiles of successive k `step` bytes apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiles {
+    pub first: *const u8,
+    /// The second of the two tiles used side by side.
+    pub second: *const u8,
+    pub stride: usize,
+    pub step: usize,
+}
+
+/// tmm0..tmm3 += [a0; a1] · [b0, b1] over `steps` tiles of k (32 elements each): tmm0 = a0·b0, tmm1 = a0·b1,
+/// tmm2 = a1·b0, tmm3 = a1·b1.
+/// # Safety
+/// Tiles are configured ([`Config::FULL`]), and every tile addressed is readable.
+#[inline(always)]
+pub(crate) unsafe fn multiply_strided(a: Tiles, b: Tiles, steps: usize) {
+    if steps == 0 {
+        return;
+    }
+    // SAFETY: reads the tiles the caller vouches for; tile registers belong to this routine.
+    unsafe {
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a0} + {sa}*1]",
+            "tileloadd tmm6, [{b0} + {sb}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b1} + {sb}*1]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a1} + {sa}*1]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "add {a0}, {da}",
+            "add {b0}, {db}",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a1}, {da}",
+            "add {b1}, {db}",
+            "dec {n}",
+            "jnz 2b",
+            a0 = inout(reg) a.first => _,
+            a1 = inout(reg) a.second => _,
+            b0 = inout(reg) b.first => _,
+            b1 = inout(reg) b.second => _,
+            sa = in(reg) a.stride,
+            sb = in(reg) b.stride,
+            da = in(reg) a.step,
+            db = in(reg) b.step,
+            n = inout(reg) steps => _,
+            options(nostack, readonly)
+        );
+    }
+}
+
+/// Loads tmm0..tmm3 from the 32 x 32 f32 block at `c`, whose rows are `stride` bytes apart.
+/// # Safety
+/// Tiles are configured and the block is readable.
+#[inline(always)]
+pub(crate) unsafe fn load_strided(c: *const f32, stride: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{0} + {s}*1]",
+            "tileloadd tmm1, [{0} + {s}*1 + 64]",
+            "tileloadd tmm2, [{1} + {s}*1]",
+            "tileloadd tmm3, [{1} + {s}*1 + 64]",
+            in(reg) c,
+            in(reg) c.byte_add(16 * stride),
+            s = in(reg) stride,
+            options(nostack, readonly)
+        );
+    }
+}
+
+/// Stores tmm0..tmm3 to the 32 x 32 f32 block at `c`, whose rows are `stride` bytes apart.
+/// # Safety
+/// Tiles are configured and the block is writable.
+#[inline(always)]
+pub(crate) unsafe fn store_strided(c: *mut f32, stride: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        asm!(
+            "tilestored [{0} + {s}*1], tmm0",
+            "tilestored [{0} + {s}*1 + 64], tmm1",
+            "tilestored [{1} + {s}*1], tmm2",
+            "tilestored [{1} + {s}*1 + 64], tmm3",
+            in(reg) c,
+            in(reg) c.byte_add(16 * stride),
+            s = in(reg) stride,
+            options(nostack)
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

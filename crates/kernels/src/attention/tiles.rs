@@ -146,10 +146,10 @@ unsafe fn product(c: *mut f32, stride: usize, a: Tiles, b: Tiles, steps: usize, 
         if fresh {
             amx::zero();
         } else {
-            amx::load(c, stride * 4);
+            amx::load_strided(c, stride * 4);
         }
-        amx::multiply_2x2(a, b, steps);
-        amx::store(c, stride * 4);
+        amx::multiply_strided(a, b, steps);
+        amx::store_strided(c, stride * 4);
     }
 }
 
