@@ -8,6 +8,7 @@ mod adapter_inspection;
 mod adapter_profile;
 mod answer_view;
 mod architecture;
+mod bench;
 mod certificate;
 mod command;
 mod compat;

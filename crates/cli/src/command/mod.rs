@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::console::Console;
 use crate::diagnose::Failure;
 
+mod bench;
 mod chat;
 mod check;
 mod config;
@@ -34,6 +35,7 @@ pub enum Command {
     Config(config::Args),
     Eval(eval::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
     Selftest(selftest::Args),
 }
 
@@ -53,6 +55,7 @@ impl Command {
             Self::Config(args) => config::run(args, console),
             Self::Eval(args) => eval::run(args, console),
             Self::Demo(args) => demo::run(args, console),
+            Self::Bench(args) => bench::run(args, console),
             Self::Selftest(args) => selftest::run(args, console),
         }
     }
