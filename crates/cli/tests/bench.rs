@@ -78,8 +78,9 @@ fn generation_is_measured() {
     let record = json(&[&["prefill", "--steps", "2"][..], &base].concat());
     complete(&record, "prefill");
     positive(&record, &["tokens_per_s", "gflops", "share_of_peak"]);
-    let record = json(&[&["decode", "--new", "5", "--steps", "1"][..], &base].concat());
+    let record = json(&[&["decode", "--new", "5", "--steps", "1", "--base-dtype", "int8"][..], &base].concat());
     complete(&record, "decode");
+    assert_eq!(record["options"]["base_dtype"], "int8");
     positive(&record, &["tokens_per_s", "share_of_bandwidth", "weight_bytes_per_token"]);
     let record = json(&[&["paths", "--new", "5", "--paths", "3", "--steps", "1"][..], &base].concat());
     complete(&record, "paths");
@@ -105,6 +106,7 @@ fn what_cannot_be_measured_is_refused() {
         (&["train", "--shape", "tiny", "--lengths", "4,0"], "lengths"),
         (&["decode", "--shape", "tiny", "--layers", "0"], "layers"),
         (&["decode", "--shape", "gpt-5"], "qwen2-0.5b"),
+        (&["decode", "--shape", "tiny", "--base-dtype", "int3"], "int4"),
     ] {
         let (stdout, stderr) = expect(2, [&["bench"], args].concat());
         assert!(stdout.is_empty() && stderr.contains(part), "{args:?}: {stderr}");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use loar_kernels::{Isa, Pool, Precision};
-use loar_model::{LoadOptions, Model};
+use loar_model::{BaseDtype, LoadOptions, Model};
 use serde_json::{Map, Value, json};
 
 use crate::bench::base::{Dtype, checkpoint, default_dir};
@@ -68,6 +68,9 @@ struct ModelArgs {
     /// Depth, where the shape's own is not wanted (deepseek-v2-lite: 4 of 27)
     #[arg(long)]
     layers: Option<usize>,
+    /// What the linear layers are held in: as-stored, bf16, int8, int4 or fp8-block
+    #[arg(long, default_value = "as-stored", value_parser = base_dtype)]
+    base_dtype: BaseDtype,
     /// Where random checkpoints are kept [default: loar/bench in the user's cache folder]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -295,7 +298,7 @@ impl What {
 impl ModelArgs {
     fn options(&self) -> Value {
         let layers = self.shape.config(self.layers).map_or(0, |c| c.num_hidden_layers);
-        json!({"shape": self.shape.name(), "layers": layers})
+        json!({"shape": self.shape.name(), "layers": layers, "base_dtype": self.base_dtype.word()})
     }
 }
 
@@ -319,6 +322,13 @@ impl TrainArgs {
             })
             .collect())
     }
+}
+
+fn base_dtype(word: &str) -> Result<BaseDtype, String> {
+    BaseDtype::ALL
+        .into_iter()
+        .find(|dtype| dtype.word() == word)
+        .ok_or_else(|| format!("it is one of {}", BaseDtype::ALL.map(BaseDtype::word).join(", ")))
 }
 
 fn positive(values: &[usize], name: &str) -> Result<(), Failure> {
@@ -350,7 +360,7 @@ fn load(model: &ModelArgs, common: &Common, console: &Console) -> Result<Model, 
     let config = model.shape.config(model.layers)?;
     let dir = model.dir.clone().unwrap_or_else(default_dir);
     let path = checkpoint(model.shape, &config, common.dtype, &dir, console)?;
-    let options = LoadOptions { threads: common.threads, precision: precision(common) };
+    let options = LoadOptions { threads: common.threads, precision: precision(common), base: model.base_dtype };
     Ok(Model::load(&path, &options)?)
 }
 
