@@ -1,5 +1,6 @@
 //! GFLOP/s of matrix products at the shapes of a LoRA step, quantised bases, experts and few rows, with their share of
-//! the peak measured in the same run, and the latency of the pool. Synthetic data; median and best of several calls.
+//! the peak measured in the same run, and the latency of the pool. Synthetic data; median and best of several calls, and
+//! the rate by the seconds that the threads spent on cores, which says more on a busy machine.
 //!
 //! `gemm_bench [--isa NAME] [--threads N] [--seconds S] [FILTER]`: S seconds a case, cases whose name holds FILTER.
 use loar_kernels::gemm::run_grouped_on;
@@ -19,6 +20,15 @@ fn bf16(v: &[f32]) -> Vec<u16> {
     v.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect()
 }
 
+/// Seconds on a core, all threads of this process together; `None` where the system does not say.
+fn core_seconds() -> Option<f64> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let one = |dir: std::path::PathBuf| -> Option<f64> {
+        std::fs::read_to_string(dir.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    Some(tasks.flatten().filter_map(|t| one(t.path())).sum::<f64>() * 1e-9)
+}
+
 struct Bench {
     pool: Pool,
     isa: Isa,
@@ -34,19 +44,21 @@ impl Bench {
             return;
         }
         f();
-        let (start, mut all) = (Instant::now(), vec![]);
+        let (start, cores, mut all) = (Instant::now(), core_seconds(), vec![]);
         while all.len() < 5 || start.elapsed().as_secs_f64() < self.seconds {
             let t = Instant::now();
             f();
             all.push(t.elapsed().as_secs_f64());
         }
+        let busy = core_seconds().zip(cores).map_or(f64::NAN, |(after, before)| after - before) / all.len() as f64;
         all.sort_by(f64::total_cmp);
         let (median, best) = (all[all.len() / 2], all[0]);
         let rate = |t: f64| flop / t * 1e-9;
         println!(
-            "{name:52} {:8.0} {:8.0}  {:5.1} %  {:6.1} GB/s",
+            "{name:52} {:8.0} {:8.0} {:8.0}  {:5.1} %  {:6.1} GB/s",
             rate(median),
             rate(best),
+            rate(busy / self.pool.threads() as f64),
             100.0 * rate(median) / peak,
             bytes as f64 / median * 1e-9
         );
@@ -92,7 +104,7 @@ fn main() {
         });
     }
     println!("an empty loop of the pool: {:.2} us", start.elapsed().as_secs_f64() * 1e3);
-    println!("{:52} {:>8} {:>8}  {:>7}", "", "median", "best", "of peak");
+    println!("{:52} {:>8} {:>8} {:>8}  {:>7}", "GFLOP/s", "median", "best", "by cores", "of peak");
     dense(&b);
     quantised(&b);
     adapters(&b);

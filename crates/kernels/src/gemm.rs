@@ -1,14 +1,15 @@
-//! General matrix product over f32 or bf16 operands: `C (+)= alpha * op(A) * op(B)`.
+//! General matrix products over f32, bf16 and quantised operands: `C (+)= alpha * Σ A_i * B_i`, with epilogues.
 //!
-//! Operands are packed into panels (transposed, widened or rounded on the way) and multiplied tile by tile.
-//! Every element of C is a chain of multiply-adds over k in blocks of fixed length, in one accumulator a block, each
-//! block scaled and added to C in turn: the order is a function of k alone, so m, n, the tile an element falls in and
-//! the number of threads cannot change a bit of it.
+//! Operands are packed into panels (transposed, widened, rounded or dequantised on the way) and multiplied tile by tile:
+//! bf16 products on matrix tiles where the core has them ([`tiled`]), everything else on vector registers ([`blocked`]).
+//! Every element of C is a sum over the terms and their k in an order that is a function of the k_i alone, so m, n, the
+//! tile an element falls in, its neighbours and the number of threads cannot change a bit of it.
 #[cfg(target_arch = "x86_64")]
 mod amx_pack;
 #[cfg(target_arch = "x86_64")]
 mod amx_write;
 mod blocked;
+mod dequant;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pack_avx2;
@@ -165,49 +166,20 @@ impl Gemm<'_> {
         }
         check("a", &self.a, self.m, self.k);
         check("b", &self.b, self.k, self.n);
-        if isa.level() == crate::isa::Level::Amx && self.precision == Precision::Bf16 {
-            let terms = [Term { k: self.k, a: Left::Matrix(self.a), b: self.b }];
-            let product = Product {
-                m: self.m,
-                n: self.n,
-                terms: &terms,
-                alpha: self.alpha,
-                bias: None,
-                residual: None,
-                accumulate: self.accumulate,
-                precision: self.precision,
-            };
-            // SAFETY: the operands have just been checked, and C is the caller's word.
-            unsafe { product.run_at(isa, pool, product::Target::F32(Shareable(c)), c_stride) };
-            return;
-        }
-        if self.a.values.is_quantized() || self.b.values.is_quantized() {
-            let (a, b) = (widened(&self.a, self.m, self.k), widened(&self.b, self.k, self.n));
-            let a = Matrix { values: Values::F32(&a), ..self.a };
-            let b = Matrix { values: Values::F32(&b), ..self.b };
-            blocked::run(&Gemm { a, b, ..*self }, isa, pool, Shareable(c), c_stride);
-            return;
-        }
-        blocked::run(self, isa, pool, Shareable(c), c_stride);
-    }
-}
-
-/// The matrix as f32 with the same stride.
-fn widened(matrix: &Matrix, rows: usize, columns: usize) -> Vec<f32> {
-    let rows = if matrix.transposed { columns } else { rows };
-    let mut out = vec![0f32; rows * matrix.stride];
-    let values = matrix.values;
-    for (r, line) in out.chunks_exact_mut(matrix.stride.max(1)).enumerate() {
-        let held = values.len(matrix.stride) - r * matrix.stride;
-        let line = if values.is_quantized() {
-            line
-        } else {
-            let n = held.min(line.len());
-            &mut line[..n]
+        let terms = [Term { k: self.k, a: Left::Matrix(self.a), b: self.b }];
+        let product = Product {
+            m: self.m,
+            n: self.n,
+            terms: &terms,
+            alpha: self.alpha,
+            bias: None,
+            residual: None,
+            accumulate: self.accumulate,
+            precision: self.precision,
         };
-        values.row_into(matrix.stride, r, line);
+        // SAFETY: the operands have just been checked, and C is the caller's word.
+        unsafe { product.run_at(isa, pool, product::Target::F32(Shareable(c)), c_stride) };
     }
-    out
 }
 
 /// Panics unless the matrix, seen as `rows x columns` after its transposition, lies inside its values.

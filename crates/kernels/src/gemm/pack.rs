@@ -1,5 +1,7 @@
 //! Packing: copies a strip of an operand into a panel `[words][width]`, transposing, widening or rounding as needed.
-//! Lines past the operand and the odd end of k become zeros, so every tile can run at full size.
+//! Lines past the operand and the odd end of k become zeros, so every tile can run at full size. Quantised operands go
+//! through a piece of f32 that stays in L1.
+use super::dequant;
 use super::tile::Format;
 use super::{Matrix, Values};
 use crate::elementwise::{narrow, widen};
@@ -38,6 +40,10 @@ pub(super) struct Strip {
 
 pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out: &mut [u32]) {
     assert!(out.len() == strip.words * strip.width && strip.line < source.lines.max(1));
+    if source.values.is_quantized() {
+        quantised(isa, format, source, strip, out);
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if isa.level() >= Level::Avx512 {
         super::pack_avx512::pack(isa, format, source, strip, out);
@@ -48,7 +54,7 @@ pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out
     let mut done = (0, 0);
     #[cfg(target_arch = "x86_64")]
     if isa.level() == Level::Avx2 && source.lines_are_rows {
-        // SAFETY: the level was detected, the assertion above covers `out`, and `Gemm::run_at` checked that every
+        // SAFETY: the level was detected, the assertion above covers `out`, and the product's checks say that every
         // line and word lies inside the operand.
         done = unsafe { super::pack_avx2::pack_blocks(format, source, strip, live, out) };
     }
@@ -63,7 +69,40 @@ pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out
             portable(source, strip, live, done, out, |i| widen(v[i]).to_bits())
         }
         (_, Format::Pairs) => unreachable!("pairs of bf16 need AVX-512"),
-        _ => unreachable!("quantised operands are widened before"),
+        _ => unreachable!("quantised operands are widened piece by piece"),
+    }
+}
+
+/// Elements of k widened at a time: 64 of up to 32 lines are 8 KiB of f32.
+const PIECE: usize = 64;
+/// The widest panel.
+const MOST_LINES: usize = 32;
+
+fn quantised(isa: Isa, format: Format, source: &Operand, strip: Strip, out: &mut [u32]) {
+    let per_word = if format == Format::Pairs { 2 } else { 1 };
+    let live = strip.width.min(source.lines - strip.line);
+    let mut values = [0f32; PIECE * MOST_LINES];
+    for (i, out) in out.chunks_mut(PIECE / per_word * strip.width).enumerate() {
+        let first = strip.word * per_word + i * PIECE;
+        let n = (out.len() / strip.width * per_word).min(source.k.saturating_sub(first));
+        let stride = if source.lines_are_rows {
+            for (line, row) in values.chunks_exact_mut(PIECE).take(live).enumerate() {
+                dequant::piece(isa, source.values, source.stride, strip.line + line, first, &mut row[..n]);
+            }
+            PIECE
+        } else {
+            for (k, row) in values.chunks_exact_mut(MOST_LINES).take(n).enumerate() {
+                dequant::piece(isa, source.values, source.stride, first + k, strip.line, &mut row[..live]);
+            }
+            MOST_LINES
+        };
+        let piece = Operand { values: Values::F32(&values), stride, lines: live, k: n, ..*source };
+        let words = out.len() / strip.width;
+        if n == 0 {
+            out.fill(0);
+        } else {
+            pack(isa, format, &piece, Strip { line: 0, width: strip.width, word: 0, words }, out);
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) unsafe fn pack_blocks(
                     match source.values {
                         Values::F32(p) => load_f32(p.as_ptr().add(at + i * source.stride), format),
                         Values::Bf16(p) => load_bf16(p.as_ptr().add(at + i * source.stride)),
-                        _ => unreachable!("quantised operands are widened before"),
+                        _ => unreachable!("quantised operands are widened piece by piece"),
                     }
                 };
             }

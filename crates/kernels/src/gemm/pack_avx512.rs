@@ -43,7 +43,7 @@ pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out
                 words: strip.words,
                 out: out.as_mut_ptr(),
             };
-            // SAFETY: `Gemm::run_at` checked that every (line, k) lies inside the values, `pack` that out holds
+            // SAFETY: the product's checks say that every (line, k) lies inside the values, `pack` that out holds
             // words·width, and the caller that the machine has AVX-512 (with BF16 for pairs: see below).
             unsafe { if rows { $crosswise(&job) } else { $along(&job) } }
         }};
@@ -55,7 +55,7 @@ pub(super) fn pack(isa: Isa, format: Format, source: &Operand, strip: Strip, out
         (Values::F32(v), Format::Pairs) => go!(v, f32_pairs_crosswise, f32_pairs_along),
         (Values::Bf16(v), Format::Pairs) => go!(v, pairs_crosswise, pairs_along),
         (Values::Bf16(v), _) => go!(v, widened_crosswise, widened_along),
-        _ => unreachable!("quantised operands are widened before"),
+        _ => unreachable!("quantised operands are widened piece by piece"),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The product as models need it: several terms in one sum, a left operand packed once for several products, and an
 //! epilogue (scale, bias, residual, rounding to bf16) on what is still in the cache. Takes operands, writes one output.
 use super::pack::Operand;
+#[cfg(target_arch = "x86_64")]
 use super::tiled;
-use super::{Matrix, Precision, Values, check};
-use crate::isa::Level;
+use super::{Matrix, Precision, blocked, check};
 use crate::pool::Shareable;
 use crate::{Isa, Pool};
 use std::cell::RefCell;
@@ -21,7 +21,6 @@ pub struct Packed {
     pub(super) precision: Precision,
     pub(super) m: usize,
     pub(super) k: usize,
-    pub(super) values: Vec<f32>,
     /// Panels of the layout that the instruction set and the precision multiply.
     words: Vec<u32>,
     start: usize,
@@ -39,24 +38,19 @@ impl Packed {
     /// [`Packed::left`] for a chosen instruction set; products must then run on the same.
     pub fn left_on(isa: Isa, pool: &Pool, precision: Precision, m: usize, k: usize, a: Matrix) -> Packed {
         check("a", &a, m, k);
-        if isa.level() == Level::Amx && precision == Precision::Bf16 {
+        let source = Operand::left(&a, m, k);
+        #[cfg(target_arch = "x86_64")]
+        if on_tiles(isa, precision) {
             let len = tiled::packed_words(m, k);
             let (mut words, start) = buffer(len);
             // SAFETY: the level was detected, and the operand has just been checked.
-            unsafe { tiled::pack_left(pool, &Operand::left(&a, m, k), &mut words[start..start + len]) };
-            return Packed { isa, precision, m, k, values: vec![], words, start };
+            unsafe { tiled::pack_left(pool, &source, &mut words[start..start + len]) };
+            return Packed { isa, precision, m, k, words, start };
         }
-        let mut values = vec![0f32; m * k];
-        let mut row = vec![0f32; if a.values.is_quantized() { a.stride } else { if a.transposed { m } else { k } }];
-        let (rows, columns) = if a.transposed { (k, m) } else { (m, k) };
-        for r in 0..rows {
-            a.values.row_into(a.stride, r, &mut row);
-            for (c, x) in row[..columns].iter().enumerate() {
-                let (i, l) = if a.transposed { (c, r) } else { (r, c) };
-                values[i * k + l] = *x;
-            }
-        }
-        Packed { isa, precision, m, k, values, words: vec![], start: 0 }
+        let len = blocked::packed_words(isa, precision, m, k);
+        let (mut words, start) = buffer(len);
+        blocked::pack_left(isa, precision, pool, &source, &mut words[start..start + len]);
+        Packed { isa, precision, m, k, words, start }
     }
 
     /// The panels, from a cache line's boundary on.
@@ -234,44 +228,23 @@ impl<'a> Product<'a> {
     /// `c` is valid for `m` rows of `n` elements at `c_stride`, nobody else accesses those meanwhile, and
     /// [`Product::check`] passed.
     pub(super) unsafe fn run_at(&self, isa: Isa, pool: &Pool, c: Target, c_stride: usize) {
-        let (m, n) = (self.m, self.n);
-        if isa.level() == Level::Amx && self.precision == Precision::Bf16 {
-            let plan = tiled::Plan::new(self, self.finish(c, c_stride), pool.threads());
+        let finish = self.finish(c, c_stride);
+        #[cfg(target_arch = "x86_64")]
+        if on_tiles(isa, self.precision) {
+            let plan = tiled::Plan::new(self, finish, pool.threads());
             // SAFETY: the level was detected, and C is the caller's word.
             unsafe { tiled::run(pool, &[plan]) };
             return;
         }
-        let mut sum = vec![0f32; m * n];
-        for t in self.terms {
-            let a = match t.a {
-                Left::Matrix(a) => a,
-                Left::Packed(p) => Matrix { values: Values::F32(&p.values), stride: t.k, transposed: false },
-            };
-            super::Gemm { m, n, k: t.k, a, b: t.b, alpha: 1.0, accumulate: true, precision: self.precision }
-                .run_on(isa, pool, &mut sum, n);
-        }
-        for i in 0..m {
-            for j in 0..n {
-                let mut x = self.alpha * sum[i * n + j];
-                if let Some(b) = self.bias {
-                    x += b[j];
-                }
-                if let Some(r) = self.residual {
-                    x += r[i * n + j];
-                }
-                // SAFETY: the caller vouches for C.
-                unsafe {
-                    match c {
-                        Target::F32(c) => {
-                            let p = c.get().add(i * c_stride + j);
-                            *p = if self.accumulate { x + *p } else { x };
-                        }
-                        Target::Bf16(c) => *c.get().add(i * c_stride + j) = crate::elementwise::narrow(x),
-                    }
-                }
-            }
-        }
+        // SAFETY: C is the caller's word.
+        unsafe { blocked::run(self, finish, isa, pool) };
     }
+}
+
+/// Whether products of this precision run on matrix tiles.
+#[cfg(target_arch = "x86_64")]
+fn on_tiles(isa: Isa, precision: Precision) -> bool {
+    isa.level() == crate::isa::Level::Amx && precision == Precision::Bf16
 }
 
 /// One product of a group: what to compute, where to, and the output's stride.
@@ -292,20 +265,26 @@ pub fn run_grouped(pool: &Pool, group: &mut [Grouped<'_>]) {
 
 /// [`run_grouped`] with a chosen instruction set, for tests and measurements.
 pub fn run_grouped_on(isa: Isa, pool: &Pool, group: &mut [Grouped<'_>]) {
-    let mut all: Vec<_> = group
+    let all: Vec<_> = group
         .iter_mut()
         .filter(|g| g.product.m > 0 && g.product.n > 0)
         .map(|g| (g.product, g.product.target(isa, &mut g.c, g.c_stride), g.c_stride))
         .collect();
-    let tiles = |p: &Product| isa.level() == Level::Amx && p.precision == Precision::Bf16;
-    let plans: Vec<_> = (all.iter().filter(|(p, ..)| tiles(p)))
-        .map(|(p, c, stride)| tiled::Plan::new(p, p.finish(*c, *stride), pool.threads()))
-        .collect();
-    // SAFETY: the level was detected, and every output was checked and is borrowed.
-    unsafe { tiled::run(pool, &plans) };
-    all.retain(|(p, ..)| !tiles(p));
-    for (p, c, stride) in all {
-        // SAFETY: as above.
-        unsafe { p.run_at(isa, pool, c, stride) };
+    #[cfg(target_arch = "x86_64")]
+    let all = {
+        let (tiles, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(p, ..)| on_tiles(isa, p.precision));
+        let plans: Vec<_> =
+            tiles.iter().map(|(p, c, stride)| tiled::Plan::new(p, p.finish(*c, *stride), pool.threads())).collect();
+        // SAFETY: the level was detected, and every output was checked and is borrowed.
+        unsafe { tiled::run(pool, &plans) };
+        rest
+    };
+    // SAFETY: as above.
+    let one = |(p, c, stride): &(Product, Target, usize)| unsafe { p.run_at(isa, pool, *c, *stride) };
+    // Each on one thread when that keeps all threads busy to the end, more or less.
+    if all.len() >= 4 * pool.threads() {
+        pool.run(all.len(), &|i| one(&all[i]));
+    } else {
+        all.iter().for_each(one);
     }
 }

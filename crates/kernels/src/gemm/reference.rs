@@ -49,40 +49,51 @@ pub fn reference_f64(g: &Gemm, c: &[f32], c_stride: usize) -> Vec<(f64, f64)> {
     out
 }
 
+/// The operand as `rows x columns` numbers that enter the product.
+fn widened(m: &Matrix, rows: usize, columns: usize, p: Precision) -> Vec<f64> {
+    let (stored, width) = if m.transposed { (columns, rows) } else { (rows, columns) };
+    let mut out = vec![0f64; rows * columns];
+    let mut row = vec![0f32; if m.values.is_quantized() { m.stride } else { width }];
+    for r in 0..stored {
+        m.values.row_into(m.stride, r, &mut row);
+        for (c, x) in row[..width].iter().enumerate() {
+            let x = if p == Precision::F32 { *x } else { half::bf16::from_f32(*x).to_f32() };
+            out[if m.transposed { c * columns + r } else { r * columns + c }] = f64::from(x);
+        }
+    }
+    out
+}
+
 /// [`reference_f64`] of a [`Product`] whose left operands are matrices; `c` is the output before (empty unless it
 /// accumulates).
 ///
 /// # Panics
 /// For a packed left operand: the reference reads operands where they lie.
 pub fn product_f64(p: &Product, c: &[f32], c_stride: usize) -> Vec<(f64, f64)> {
-    let mut out = Vec::with_capacity(p.m * p.n);
-    for i in 0..p.m {
-        for j in 0..p.n {
-            let (mut s, mut magnitude) = (0f64, 0f64);
-            for t in p.terms {
-                let Left::Matrix(a) = t.a else { panic!("the reference reads operands where they lie") };
-                for l in 0..t.k {
-                    let x = f64::from(at(&a, i, l, p.precision)) * f64::from(at(&t.b, l, j, p.precision));
-                    s += x;
-                    magnitude += x.abs();
+    let mut out = vec![(0f64, 0f64); p.m * p.n];
+    for t in p.terms {
+        let Left::Matrix(a) = t.a else { panic!("the reference reads operands where they lie") };
+        let (a, b) = (widened(&a, p.m, t.k, p.precision), widened(&t.b, t.k, p.n, p.precision));
+        for i in 0..p.m {
+            for l in 0..t.k {
+                let x = a[i * t.k + l];
+                for (o, y) in out[i * p.n..(i + 1) * p.n].iter_mut().zip(&b[l * p.n..(l + 1) * p.n]) {
+                    *o = (o.0 + x * y, o.1 + (x * y).abs());
                 }
             }
-            s *= f64::from(p.alpha);
-            magnitude *= f64::from(p.alpha.abs());
-            let mut add = |x: f32| {
-                s += f64::from(x);
-                magnitude += f64::from(x.abs());
-            };
-            if let Some(b) = p.bias {
-                add(b[j]);
+        }
+    }
+    for (i, row) in out.chunks_exact_mut(p.n.max(1)).enumerate() {
+        for (j, o) in row.iter_mut().enumerate() {
+            *o = (o.0 * f64::from(p.alpha), o.1 * f64::from(p.alpha.abs()));
+            let after = [
+                p.bias.map_or(0.0, |b| b[j]),
+                p.residual.map_or(0.0, |r| r[i * p.n + j]),
+                if p.accumulate { c[i * c_stride + j] } else { 0.0 },
+            ];
+            for x in after {
+                *o = (o.0 + f64::from(x), o.1 + f64::from(x.abs()));
             }
-            if let Some(r) = p.residual {
-                add(r[i * p.n + j]);
-            }
-            if p.accumulate {
-                add(c[i * c_stride + j]);
-            }
-            out.push((s, magnitude));
         }
     }
     out

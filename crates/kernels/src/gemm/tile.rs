@@ -1,28 +1,31 @@
-//! The innermost loops: one tile of C from one panel of A and one of B. Takes packed panels, adds to or overwrites C;
-//! knows nothing of matrices. Tiles of fewer rows do the same arithmetic per element as full ones.
+//! The innermost loops: one tile of sums from one panel of A and one of B. Takes packed panels, keeps the sums for the
+//! next block of k or finishes them into C. Tiles of fewer rows do the same arithmetic per element as full ones.
+use super::product::{Finish, Target};
 use crate::isa::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
-use crate::simd::{Scalar, Simd};
+use crate::simd::{Element, Scalar, Simd};
 
 /// One tile's work. A's panel is `[words][MR]`, B's `[words][NR]`, each word an f32 or two bf16 of neighbouring k.
-pub(super) struct Tile {
+pub(super) struct Tile<'a> {
     pub words: usize,
     pub a: *const u32,
     pub b: *const u32,
-    pub c: *mut f32,
-    pub c_stride: usize,
     pub rows: usize,
     pub columns: usize,
-    pub alpha: f32,
-    /// Add to C instead of overwriting it.
+    /// Where sums wait for the next block of k; used when `add` or not finished here.
+    pub sums: *mut f32,
+    pub sums_stride: usize,
+    /// Earlier blocks are in `sums`.
     pub add: bool,
+    /// After the last block, what to do with the sums, and the tile's place in C.
+    pub finish: Option<(&'a Finish<'a>, usize, usize)>,
 }
 
 /// # Safety
-/// The panels hold `words` steps, C is valid for `rows` x `columns` at `c_stride`, `rows` and `columns` fit the
-/// kernel, and the machine has its instructions.
-pub(super) type Kernel = unsafe fn(&Tile);
+/// The panels hold `words` steps; the sums, if used, are valid for `rows` x `columns`; C, bias and residual are those of
+/// a checked product with the tile inside; `rows` and `columns` fit the kernel, and the machine has its instructions.
+pub(super) type Kernel = unsafe fn(&Tile<'_>);
 
 /// What a word of a panel is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,14 +85,14 @@ unsafe fn f32_tile<S: Simd, const MR: usize, const R: usize, const NV: usize>(s:
             b = b.add(NV * S::LANES);
         }
     }
-    // SAFETY: the caller vouches for C.
+    // SAFETY: passed on.
     unsafe { write(s, t, &acc) }
 }
 
-/// C (+)= alpha·acc. Multiply and add are never fused here, so C's addition is the same however it came about.
+/// Adds up the sums and keeps or finishes them. Multiply and add are never fused here, so the value does not depend on
+/// the set or on how it came about.
 #[inline(always)]
 unsafe fn write<S: Simd, const R: usize, const NV: usize>(s: S, t: &Tile, acc: &[[S::V; NV]; R]) {
-    let alpha = s.splat(t.alpha);
     for (i, row) in acc.iter().enumerate() {
         if i >= t.rows {
             break;
@@ -99,15 +102,35 @@ unsafe fn write<S: Simd, const R: usize, const NV: usize>(s: S, t: &Tile, acc: &
             if first >= t.columns {
                 break;
             }
-            let x = s.mul(alpha, *x);
-            // SAFETY: row i < rows and the columns touched are below `columns`.
+            let (mut x, n) = (*x, (t.columns - first).min(S::LANES));
+            // SAFETY: row i < rows and the columns touched are below `columns`, all of them inside what the caller
+            // vouches for.
             unsafe {
-                let p = t.c.add(i * t.c_stride + first);
-                if t.columns - first >= S::LANES {
-                    s.store(p, if t.add { s.add(s.load(p), x) } else { x });
-                } else {
-                    let n = t.columns - first;
-                    s.store_n(p, n, if t.add { s.add(s.load_n(p, n), x) } else { x });
+                if t.add {
+                    x = s.add(<f32 as Element>::load(s, t.sums.add(i * t.sums_stride + first), n), x);
+                }
+                let Some((f, r, c)) = t.finish else {
+                    <f32 as Element>::store(s, t.sums.add(i * t.sums_stride + first), n, x);
+                    continue;
+                };
+                let (r, c) = (r + i, c + first);
+                x = s.mul(s.splat(f.alpha), x);
+                if let Some(b) = f.bias {
+                    x = s.add(x, <f32 as Element>::load(s, b.as_ptr().add(c), n));
+                }
+                if let Some(p) = f.residual {
+                    x = s.add(x, <f32 as Element>::load(s, p.as_ptr().add(r * f.n + c), n));
+                }
+                let at = r * f.c_stride + c;
+                match f.c {
+                    Target::F32(p) => {
+                        let p = p.get().add(at);
+                        if f.accumulate {
+                            x = s.add(x, <f32 as Element>::load(s, p, n));
+                        }
+                        <f32 as Element>::store(s, p, n, x);
+                    }
+                    Target::Bf16(p) => <u16 as Element>::store(s, p.get().add(at), n, x),
                 }
             }
         }
