@@ -21,6 +21,8 @@ mod tiles;
 mod vector;
 mod widen;
 
+pub(crate) use widen::Widen;
+
 use crate::isa::Level;
 use crate::pool::Shareable;
 use crate::scratch::{LOCAL, STREAMED, TILES, with, with_f32};
@@ -29,7 +31,7 @@ use crate::{Isa, Matrix, Pool, Precision, Values, quant};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Rows of W in a block: one tile.
-const ROWS: usize = 16;
+pub(crate) const ROWS: usize = 16;
 /// Elements of k converted at once: an int4 group, two tiles.
 const CHUNK: usize = 64;
 /// Bytes of weights in a task: small enough to balance, large enough to be worth handing out.
@@ -78,31 +80,6 @@ pub fn linear_many(pool: &Pool, precision: Precision, m: usize, k: usize, x: &[f
     linear_many_on(Isa::best(), pool, precision, m, k, x, streams);
 }
 
-/// A range of rows of one stream's weight, or (`low`) of its adapter's A.
-struct Task {
-    stream: usize,
-    low: bool,
-    first: usize,
-    last: usize,
-}
-
-/// The rows of x as a kernel takes them, k padded with zeros to whole chunks.
-#[derive(Clone, Copy)]
-enum Inputs<'a> {
-    /// For each column tile of up to 16 rows of x: pairs of bf16, `[k / 2][rows]`.
-    Pairs(&'a [u32]),
-    /// `[m, k]`, rounded to bf16 or not.
-    Floats(&'a [f32]),
-}
-
-/// What every block of a call shares.
-#[derive(Clone, Copy)]
-struct Call {
-    isa: Isa,
-    precision: Precision,
-    m: usize,
-}
-
 /// [`linear_many`] with a chosen instruction set, for tests and measurements.
 pub fn linear_many_on(
     isa: Isa,
@@ -113,64 +90,131 @@ pub fn linear_many_on(
     x: &[f32],
     streams: &mut [Stream],
 ) {
-    if m == 0 {
-        return;
+    run(isa, pool, precision, &mut [Rows { m, k, x, streams }]);
+}
+
+/// Rows `x [m, k]` and the weights they meet.
+pub struct Rows<'a, 's> {
+    pub m: usize,
+    pub k: usize,
+    pub x: &'a [f32],
+    pub streams: &'a mut [Stream<'s>],
+}
+
+/// Several groups of rows, each with its own weights, in one parallel loop: the experts of a token step, the heads of
+/// latent attention.
+///
+/// # Panics
+/// As [`linear_many`].
+pub fn linear_groups(pool: &Pool, precision: Precision, groups: &mut [Rows]) {
+    run(Isa::best(), pool, precision, groups);
+}
+
+/// A range of rows of one weight, or (`low`) of its adapter's A.
+struct Task {
+    job: usize,
+    low: bool,
+    first: usize,
+    last: usize,
+}
+
+/// One weight of a call.
+struct Job<'a> {
+    call: Call,
+    k: usize,
+    inputs: Inputs<'a>,
+    stream: &'a Stream<'a>,
+    out: Shareable<f32>,
+    /// Where its x·Aᵀ `[m, rank]` begins.
+    low: usize,
+    /// Tasks of x·Aᵀ still to be done.
+    pending: AtomicUsize,
+}
+
+/// The rows of x as a kernel takes them, k padded with zeros to whole chunks.
+#[derive(Clone, Copy)]
+pub(crate) enum Inputs<'a> {
+    /// For each column tile of up to 16 rows of x: pairs of bf16, `[k / 2][rows]`.
+    Pairs(&'a [u32]),
+    /// `[m, k]`, rounded to bf16 or not.
+    Floats(&'a [f32]),
+}
+
+/// How rows of x are multiplied.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub isa: Isa,
+    pub precision: Precision,
+    pub m: usize,
+}
+
+fn run(isa: Isa, pool: &Pool, precision: Precision, groups: &mut [Rows]) {
+    for g in groups.iter().filter(|g| g.m > 0) {
+        assert!(g.k > 0 && g.x.len() == g.m * g.k, "x has {} elements, expected {} x {}", g.x.len(), g.m, g.k);
+        g.streams.iter().for_each(|s| check(s, g.m, g.k));
     }
-    assert!(k > 0 && x.len() == m * k, "x has {} elements, expected {m} x {k}", x.len());
-    for s in streams.iter() {
-        check(s, m, k);
-    }
-    let call = Call { isa, precision, m };
-    let tasks = tasks(pool, k, streams);
-    let ranks: usize = streams.iter().filter_map(|s| s.low_rank.map(|l| l.rank)).sum();
-    // Where each stream's x·Aᵀ `[m, rank]` begins, and how many of its tasks are still to be done.
-    let mut starts = Vec::with_capacity(streams.len());
-    let mut at = 0;
-    for s in streams.iter() {
-        starts.push(at);
-        at += m * s.low_rank.map_or(0, |l| l.rank);
-    }
-    let pending: Vec<AtomicUsize> =
-        (0..streams.len()).map(|i| AtomicUsize::new(tasks.iter().filter(|t| t.low && t.stream == i).count())).collect();
-    let outs: Vec<Shareable<f32>> = streams.iter_mut().map(|s| Shareable(s.out.as_mut_ptr())).collect();
-    let streams: &[Stream] = streams;
-    with(&STREAMED, call.words(k), |packed| {
-        let inputs = call.pack(x, k, packed);
-        let mut low = vec![0f32; m * ranks];
+    let words = |g: &Rows| Call { isa, precision, m: g.m }.words(g.k).next_multiple_of(ROWS);
+    with(&STREAMED, groups.iter().map(words).sum(), |mut packed| {
+        let (mut jobs, mut low) = (Vec::new(), 0);
+        for g in groups.iter_mut().filter(|g| g.m > 0) {
+            let call = Call { isa, precision, m: g.m };
+            let (own, rest) = packed.split_at_mut(words(g));
+            packed = rest;
+            let inputs = call.pack(g.x, g.k, own);
+            let outs: Vec<_> = g.streams.iter_mut().map(|s| s.out.as_mut_ptr()).collect();
+            for (stream, out) in g.streams.iter().zip(outs) {
+                let rank = stream.low_rank.map_or(0, |l| l.rank);
+                let pending = AtomicUsize::new(0);
+                jobs.push(Job { call, k: g.k, inputs, stream, out: Shareable(out), low, pending });
+                low += g.m * rank;
+            }
+        }
+        let tasks = tasks(pool, &mut jobs);
+        let mut low = vec![0f32; low];
         let low = Shareable(low.as_mut_ptr());
         pool.run(tasks.len(), &|t| {
             let task = &tasks[t];
-            let s = &streams[task.stream];
-            let _done = task.low.then(|| Done(&pending[task.stream]));
-            let mut shape = [0, 0];
-            with_f32(&TILES, ROWS * m, |sums| {
-                for first in (task.first..task.last).step_by(ROWS) {
-                    let rows = ROWS.min(task.last - first);
-                    // SAFETY: rows first.. of this task belong to it alone, in `low` as in `out`.
-                    unsafe {
-                        if task.low {
-                            let l = s.low_rank.expect("a low-rank task has an adapter");
-                            block(&call, &mut shape, &l.a, l.rank, first, rows, k, inputs, sums);
-                            for (i, line) in sums.chunks_exact(m).take(rows).enumerate() {
-                                for (j, v) in line.iter().enumerate() {
-                                    *low.get().add(starts[task.stream] + j * l.rank + first + i) = *v;
-                                }
-                            }
-                            continue;
-                        }
-                        block(&call, &mut shape, &s.w, s.n, first, rows, k, inputs, sums);
-                        if let Some(l) = s.low_rank {
-                            while pending[task.stream].load(Ordering::Acquire) > 0 {
-                                std::hint::spin_loop();
-                            }
-                            let u = std::slice::from_raw_parts(low.get().add(starts[task.stream]), m * l.rank);
-                            add_low_rank(&call, &mut shape, &l, s.n, first, rows, u, sums);
-                        }
-                        finish(s, m, first, rows, sums, outs[task.stream].get());
-                    }
-                }
-            });
+            // SAFETY: rows of different tasks differ, in `low` as in `out`; `low` outlives the loop.
+            unsafe { work(&jobs[task.job], task, low.get()) }
         });
+    });
+}
+
+/// # Safety
+/// The task's rows of `low` and of the job's `out` belong to it alone, and `low` holds the x·Aᵀ of all jobs.
+unsafe fn work(job: &Job, task: &Task, low: *mut f32) {
+    let (call, s) = (&job.call, job.stream);
+    let (m, k) = (call.m, job.k);
+    let _done = task.low.then(|| Done(&job.pending));
+    let mut shape = [0, 0];
+    with_f32(&TILES, ROWS * m, |sums| {
+        for first in (task.first..task.last).step_by(ROWS) {
+            let rows = ROWS.min(task.last - first);
+            // SAFETY: the shapes were checked; the rest as the caller vouches.
+            unsafe {
+                match s.low_rank {
+                    Some(l) if task.low => {
+                        block(call, &mut shape, &l.a, first, rows, k, job.inputs, sums);
+                        for (i, line) in sums.chunks_exact(m).take(rows).enumerate() {
+                            for (j, v) in line.iter().enumerate() {
+                                *low.add(job.low + j * l.rank + first + i) = *v;
+                            }
+                        }
+                        continue;
+                    }
+                    Some(l) => {
+                        block(call, &mut shape, &s.w, first, rows, k, job.inputs, sums);
+                        while job.pending.load(Ordering::Acquire) > 0 {
+                            std::hint::spin_loop();
+                        }
+                        let u = std::slice::from_raw_parts(low.add(job.low), m * l.rank);
+                        add_low_rank(call, &mut shape, &l, first, rows, u, sums);
+                    }
+                    None => block(call, &mut shape, &s.w, first, rows, k, job.inputs, sums),
+                }
+                finish(s, m, first, rows, sums, job.out.get());
+            }
+        }
     });
 }
 
@@ -236,37 +280,38 @@ fn row_bytes(w: &Matrix, k: usize) -> usize {
 }
 
 /// Adapters' A first: a task never waits for one that is handed out after it.
-fn tasks(pool: &Pool, k: usize, streams: &[Stream]) -> Vec<Task> {
-    let total: usize = streams.iter().map(|s| s.n * row_bytes(&s.w, k)).sum();
+fn tasks(pool: &Pool, jobs: &mut [Job]) -> Vec<Task> {
+    let total: usize = jobs.iter().map(|j| j.stream.n * row_bytes(&j.stream.w, j.k)).sum();
     let bytes = (total / (pool.threads() * 12)).clamp(1, TASK_BYTES);
     let mut all = Vec::new();
-    let mut cut = |stream: usize, low: bool, n: usize, w: &Matrix| {
+    let mut cut = |job: usize, low: bool, n: usize, w: &Matrix, k: usize| {
         let step = (bytes / row_bytes(w, k).max(1)).next_multiple_of(ROWS).max(ROWS);
-        all.extend((0..n).step_by(step).map(|first| Task { stream, low, first, last: n.min(first + step) }));
+        all.extend((0..n).step_by(step).map(|first| Task { job, low, first, last: n.min(first + step) }));
+        n.div_ceil(step)
     };
-    for (i, s) in streams.iter().enumerate() {
-        if let Some(l) = &s.low_rank {
-            cut(i, true, l.rank, &l.a);
+    for (i, j) in jobs.iter_mut().enumerate() {
+        if let Some(l) = &j.stream.low_rank {
+            *j.pending.get_mut() = cut(i, true, l.rank, &l.a, j.k);
         }
     }
-    for (i, s) in streams.iter().enumerate() {
-        cut(i, false, s.n, &s.w);
+    for (i, j) in jobs.iter().enumerate() {
+        cut(i, false, j.stream.n, &j.stream.w, j.k);
     }
     all
 }
 
 impl Call {
-    fn tiles(&self) -> bool {
+    pub(crate) fn tiles(&self) -> bool {
         self.isa.level() == Level::Amx && self.precision == Precision::Bf16
     }
 
     /// 32-bit words of packed inputs.
-    fn words(&self, k: usize) -> usize {
+    pub(crate) fn words(&self, k: usize) -> usize {
         let padded = k.next_multiple_of(CHUNK);
         self.m * if self.tiles() { padded / 2 } else { padded }
     }
 
-    fn pack<'p>(&self, x: &[f32], k: usize, packed: &'p mut [u32]) -> Inputs<'p> {
+    pub(crate) fn pack<'p>(&self, x: &[f32], k: usize, packed: &'p mut [u32]) -> Inputs<'p> {
         let padded = k.next_multiple_of(CHUNK);
         if self.tiles() {
             for (tile, first) in packed.chunks_mut(ROWS * padded / 2).zip((0..self.m).step_by(ROWS)) {
@@ -313,21 +358,19 @@ simd_fn! {
 
 /// `sums[i][j]` = row `first + i` of the weight times row j of x, for `rows <= 16`.
 /// # Safety
-/// The weight holds `n >= first + rows` rows of `k` elements (checked by [`check`]), and `inputs` are packed for this
+/// The weight holds `first + rows` rows of `k` elements (checked by [`check`]), and `inputs` are packed for this
 /// call and k; `shape` is what this task left the thread's tiles configured for.
 #[allow(clippy::too_many_arguments)]
-unsafe fn block(
+pub(crate) unsafe fn block(
     call: &Call,
     shape: &mut [usize; 2],
     w: &Matrix,
-    n: usize,
     first: usize,
     rows: usize,
     k: usize,
     inputs: Inputs,
     sums: &mut [f32],
 ) {
-    debug_assert!(first + rows <= n);
     match inputs {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as the caller vouches; pairs are made only where the machine has tiles.
@@ -354,7 +397,6 @@ unsafe fn add_low_rank(
     call: &Call,
     shape: &mut [usize; 2],
     l: &LowRank,
-    n: usize,
     first: usize,
     rows: usize,
     u: &[f32],
@@ -366,7 +408,7 @@ unsafe fn add_low_rank(
         let inputs = call.pack(u, l.rank, packed);
         let own: &mut [f32] = bytemuck::cast_slice_mut(own);
         // SAFETY: as the caller vouches.
-        unsafe { block(call, shape, &l.b, n, first, rows, l.rank, inputs, own) };
+        unsafe { block(call, shape, &l.b, first, rows, l.rank, inputs, own) };
         for (s, v) in sums[..rows * m].iter_mut().zip(own) {
             *s += l.scaling * *v;
         }

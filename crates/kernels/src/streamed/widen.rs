@@ -18,7 +18,7 @@ const NIBBLES: [f32; 16] = {
 };
 
 /// Loads of `LANES` stored numbers.
-pub(super) trait Widen: Simd {
+pub(crate) trait Widen: Simd {
     /// The sixteen values of an int4 group.
     type Table: Copy;
     fn table(self, scale: f32, round: bool) -> Self::Table;
