@@ -19,7 +19,7 @@ use loar_train::RunReport;
 
 use crate::console::{Console, Lang, duration};
 use crate::diagnose::Failure;
-use crate::model_dir::{Dtype, ModelArgs, ModelDir};
+use crate::model_dir::{BaseForm, Dtype, ModelArgs, ModelDir};
 
 /// The written policy.
 pub const POLICY: &str = include_str!("../../../demo/policy.toml");
@@ -208,6 +208,7 @@ fn assess(
             _ => None,
         },
         dtype: Dtype::Bf16,
+        base_dtype: BaseForm::AsStored,
         threads: 0,
         template: None,
     })?;

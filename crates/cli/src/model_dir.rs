@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use loar_decode::Sampling;
 use loar_formats::config::ModelConfig;
 use loar_formats::generation::GenerationConfig;
-use loar_model::{LoadOptions, Model};
+use loar_model::{BaseDtype, LoadOptions, Model};
 use loar_tape::Precision;
 use loar_text::{ChatTemplate, EncodeOptions, Encoder, Tokenizer};
 
@@ -34,6 +34,35 @@ impl Dtype {
     }
 }
 
+/// What the linear layers of a model are held in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum BaseForm {
+    /// As the checkpoint has it
+    #[default]
+    AsStored,
+    /// bfloat16
+    Bf16,
+    /// One scale a row
+    Int8,
+    /// One scale for 64 numbers of a row
+    Int4,
+    /// E4M3 with one scale a block of 128 x 128
+    Fp8Block,
+}
+
+impl BaseForm {
+    /// As the engine names it.
+    pub fn dtype(self) -> BaseDtype {
+        match self {
+            Self::AsStored => BaseDtype::AsStored,
+            Self::Bf16 => BaseDtype::Bf16,
+            Self::Int8 => BaseDtype::Int8,
+            Self::Int4 => BaseDtype::Int4,
+            Self::Fp8Block => BaseDtype::Fp8Block,
+        }
+    }
+}
+
 /// Which model, with which adapter, computed how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
@@ -45,6 +74,9 @@ pub struct ModelArgs {
     /// Precision of matrix products
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,
+    /// What attention, MLPs, experts and head are held in: quantised while loading
+    #[arg(long, value_enum, default_value_t)]
+    pub base_dtype: BaseForm,
     /// Threads; 0 takes every core. The result does not depend on it
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
@@ -75,7 +107,7 @@ impl ModelDir {
         let path = args.model.clone();
         require_dir(&path)?;
         let (encoder, has_template) = open_encoder(&path, args.template.as_deref())?;
-        let mut model = load(&path, args.dtype, args.threads)?;
+        let mut model = load(&path, args.dtype, args.base_dtype.dtype(), args.threads)?;
         if let Some(adapter) = &args.adapter {
             require_dir(adapter)?;
             model.load_adapter(adapter)?;
@@ -112,8 +144,8 @@ impl ModelDir {
 }
 
 /// Loads the weights of a folder.
-pub fn load(path: &Path, dtype: Dtype, threads: usize) -> Result<Model, Failure> {
-    let options = LoadOptions { threads, precision: dtype.precision(), ..LoadOptions::default() };
+pub fn load(path: &Path, dtype: Dtype, base: BaseDtype, threads: usize) -> Result<Model, Failure> {
+    let options = LoadOptions { threads, precision: dtype.precision(), base };
     Ok(Model::load(path, &options)?)
 }
 

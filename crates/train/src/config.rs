@@ -15,11 +15,11 @@ pub use document::{ConfigError, ConfigFault, Place, Placed, SourceText};
 pub use reference::reference;
 pub use resolve::{BaseFacts, Source};
 pub use setting::{
-    BadRow, Betas, Dtype, EmptyThinkPolicy, Goal, Lang, Layout, Method, PRESETS, Pairs, RowFormat, ScheduleKind,
-    Setting, Targets, Think, TooLong,
+    BadRow, BaseForm, Betas, Dtype, EmptyThinkPolicy, Goal, Lang, Layout, Method, PRESETS, Pairs, RowFormat,
+    ScheduleKind, Setting, Targets, Think, TooLong,
 };
 
-use resolve::{Default, Defaults, base, derived, fixed, required};
+use resolve::{Default, Defaults, derived, fixed, of_base, required};
 
 /// A key as the manual and the resolver see it.
 pub(crate) struct FieldInfo {
@@ -158,6 +158,11 @@ sections! {
         /// Precision of matrix products. Sums, norms, softmax, router, adapters and their gradients are f32 in both.
         dtype: Dtype = |_| fixed(Dtype::Bf16), "the precision in which all DeepSeek distils and V2 are released";
     }
+    /// How the frozen base lies in memory.
+    base: BaseSection, BaseWritten {
+        /// What attention, MLPs, experts and head are held in. Products see the dequantised numbers; norms, router, biases and embedding keep theirs (a tied head becomes a quantised copy beside the embedding). `fp8-block` leaves the head as it is. FP8, int8 and int4 checkpoints stay as stored with `as-stored`.
+        dtype: BaseForm = |_| fixed(BaseForm::AsStored), "nothing is lost that the checkpoint has; int8 takes half the memory of bf16, int4 just above a quarter";
+    }
     /// Rows, their rendering and their limits.
     data: DataSection, DataWritten {
         /// Files or folders with training rows: JSON, JSONL (also .gz, .zst), Parquet, CSV, text.
@@ -187,7 +192,7 @@ sections! {
         /// Whether control-token text inside data becomes control tokens. Leave it off for data from outside.
         allow_control_tokens: bool = |_| fixed(false), "text from outside must not be able to forge turns";
         /// Longest row in tokens.
-        max_seq_len: usize = |c| base(c.base.max_position_embeddings.min(4096)), "the smaller of 4096 and the model's `max_position_embeddings`";
+        max_seq_len: usize = |c| of_base(c.base.max_position_embeddings.min(4096)), "the smaller of 4096 and the model's `max_position_embeddings`";
         /// What a longer row does.
         on_too_long: TooLong = |_| fixed(TooLong::Drop), "a cut row never shows the model its end token";
         /// Largest share of tokens or rows that may be lost by cutting or dropping before the run stops.
@@ -237,7 +242,7 @@ sections! {
         /// Tokens of one optimizer step: rows are taken until it is reached. 0 means `batch_rows` decides.
         batch_tokens: usize = |_| fixed(0), "";
         /// Tokens packed into one forward and backward pass. A longer row gets a pass of its own. Accumulation follows from it.
-        micro_batch_tokens: usize = |c| base(c.max_seq_len), "as `data.max_seq_len`, so that memory is bounded by the longest row";
+        micro_batch_tokens: usize = |c| of_base(c.max_seq_len), "as `data.max_seq_len`, so that memory is bounded by the longest row";
         /// Peak learning rate.
         learning_rate: f64 = |c| if c.method == Method::Full { derived(1e-5) } else { derived(2e-4) }, "LoRA 2e-4 (about ten times that of full training: LoRA Without Regret; Unsloth uses the same); full 1e-5 (DeepSeek-MoE chat, ESFT)";
         /// Learning rate at the end, as a share of the peak.

@@ -70,6 +70,8 @@ impl Session<'_> {
             let facts = json!({
                 "step": of_step,
                 "method": run.adapter.method.word(),
+                "base_dtype": model.base_dtype(),
+                "base_forms": model.base_forms(),
                 "trainable": model.trainable_count(),
                 "training_id": self.state.training_id,
                 "rows_id": self.state.rows_id,

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use loar_formats::config::ModelConfig;
 use loar_model::Model;
-use loar_tape::Weight;
 use serde::{Deserialize, Serialize};
 
 use crate::memory::human;
@@ -123,17 +122,9 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Bytes of frozen linear weights and embedding.
+/// Bytes of everything frozen, in the form it lies in: codes with their scales, embedding, norms.
 pub fn weight_bytes(model: &Model) -> u64 {
-    let frozen = |w: &Weight| match w {
-        Weight::Frozen(f) => f.bytes() as u64,
-        Weight::Param(_) => 0,
-    };
-    let linears = model.linears();
-    let bytes: u64 = linears.iter().map(|l| frozen(&l.weight)).sum();
-    // the embedding has the shape and number type of the head, which it may share
-    let head = linears.last().map_or(0, |head| frozen(&head.weight));
-    if model.config.tie_word_embeddings { bytes } else { bytes + head }
+    model.base_bytes()
 }
 
 /// Numbers that one layer keeps for its backward pass, per token, and the width of its input.

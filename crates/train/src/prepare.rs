@@ -6,10 +6,10 @@ use std::path::Path;
 
 use loar_artifact::{ContentId, IdHasher, Parent};
 use loar_formats::config::ModelConfig;
-use loar_model::{AdapterSpec, LoadOptions, Model, Preset};
+use loar_model::{AdapterSpec, BaseDtype, LoadOptions, Model, Preset};
 use loar_tape::Precision;
 
-use crate::config::{BaseFacts, Dtype, Method, ResolvedRun, RunConfig, Targets};
+use crate::config::{BaseFacts, BaseForm, Dtype, Method, ResolvedRun, RunConfig, Targets};
 use crate::ledger::Ledger;
 use crate::observer::{Event, Observer};
 use crate::pack::Row;
@@ -128,7 +128,19 @@ pub fn load_base(run: &ResolvedRun) -> Result<Model, TrainError> {
         Dtype::Bf16 => Precision::Bf16,
         Dtype::F32 => Precision::F32,
     };
-    Ok(Model::load(&run.model.path, &LoadOptions { threads: run.model.threads, precision, ..LoadOptions::default() })?)
+    let options = LoadOptions { threads: run.model.threads, precision, base: base_dtype(run.base.dtype) };
+    Ok(Model::load(&run.model.path, &options)?)
+}
+
+/// As the loader names it.
+pub fn base_dtype(form: BaseForm) -> BaseDtype {
+    match form {
+        BaseForm::AsStored => BaseDtype::AsStored,
+        BaseForm::Bf16 => BaseDtype::Bf16,
+        BaseForm::Int8 => BaseDtype::Int8,
+        BaseForm::Int4 => BaseDtype::Int4,
+        BaseForm::Fp8Block => BaseDtype::Fp8Block,
+    }
 }
 
 /// Makes parameters trainable as the run says.

@@ -74,11 +74,12 @@ fn defaults_follow_the_method() {
 fn contradictions_and_missing_values_come_at_once() {
     let error = RunConfig::parse("r.toml", "[train]\nseed = 1\n", &[]).unwrap().resolve(BASE).unwrap_err().to_string();
     assert!(error.contains("`model.path` is missing") && error.contains("`data.train` is missing"), "{error}");
-    let text = "[model]\npath = \"m\"\n[data]\ntrain = [\"t\"]\nmax_seq_len = 200000\n[adapter]\nmethod = \"full\"\nrank = 8\n[train]\nepochs = 1.0\nsteps = 10\nwarmup_steps = 10\n[checkpoint]\nkeep = 1\n";
+    let text = "[model]\npath = \"m\"\n[data]\ntrain = [\"t\"]\nmax_seq_len = 200000\n[base]\ndtype = \"int4\"\n[adapter]\nmethod = \"full\"\nrank = 8\n[train]\nepochs = 1.0\nsteps = 10\nwarmup_steps = 10\n[checkpoint]\nkeep = 1\n";
     let error = RunConfig::parse("r.toml", text, &[]).unwrap().resolve(BASE).unwrap_err().to_string();
     for part in [
         "r.toml:5:15: `data.max_seq_len` is 200000, beyond the model's `max_position_embeddings` of 131072",
-        "r.toml:8:8: `adapter.rank` has no meaning with `method = \"full\"`",
+        "r.toml:7:9: `base.dtype` is \"int4\" with `method = \"full\"`",
+        "r.toml:10:8: `adapter.rank` has no meaning with `method = \"full\"`",
         "`train.steps` and `train.epochs` are both given",
         "`train.warmup_steps` is 10, all of the 10 steps",
         "`checkpoint.keep` is 1; keep 2 or more",

@@ -44,7 +44,8 @@ fn difference(a: &Grads, b: &Grads) -> f64 {
     for (a, b) in a.tensors.iter().zip(&b.tensors) {
         let zeros = |n: usize| vec![0.0; n];
         let n = a.as_ref().or(b.as_ref()).map_or(0, |t| t.data.len());
-        let (a, b) = (a.as_ref().map_or(zeros(n), |t| t.data.to_vec()), b.as_ref().map_or(zeros(n), |t| t.data.to_vec()));
+        let (a, b) =
+            (a.as_ref().map_or(zeros(n), |t| t.data.to_vec()), b.as_ref().map_or(zeros(n), |t| t.data.to_vec()));
         for (a, b) in a.iter().zip(&b) {
             largest = largest.max(f64::from(a.abs()));
             worst = worst.max(f64::from((a - b).abs()));

@@ -53,6 +53,43 @@ fn a_run_leaves_a_whole_folder() {
     assert!(matches!(go(&run).0, Err(TrainError::RunExists { .. })));
 }
 
+/// A run on a quantised base learns, says on what, plans the bytes of the codes, and is not resumed on another base.
+#[test]
+fn a_run_says_on_which_base_it_trained() {
+    let bench = Bench::new();
+    let mut planned = Vec::new();
+    for (word, stored) in
+        [("as-stored", "f32"), ("bf16", "bf16"), ("int8", "int8"), ("int4", "int4"), ("fp8-block", "fp8-block")]
+    {
+        let run = bench.run(word, &[&format!("base.dtype={word:?}")]);
+        let (report, events) = go(&run);
+        assert_eq!(report.unwrap().end, End::Completed, "{word}");
+        let dir = &run.output.dir;
+        let lines = read_lines(&dir.join("metrics.jsonl")).unwrap();
+        let eval = |i: usize| lines[i]["eval_loss"].as_f64().unwrap();
+        assert!(eval(6) < eval(0), "{word}: {} then {}", eval(0), eval(6));
+        let adapter = loar_artifact::Manifest::read(&dir.join("adapter")).unwrap();
+        assert_eq!(adapter.facts["base_dtype"], stored, "{word}");
+        assert!(
+            std::fs::read_to_string(dir.join("resolved.toml")).unwrap().contains(&format!("[base]\ndtype = {word:?}"))
+        );
+        let plan = events.iter().find_map(|e| if let Event::Plan(p) = e { Some(p.clone()) } else { None }).unwrap();
+        planned.push(plan.memory.iter().find(|m| m.component == "base weights").unwrap().bytes);
+    }
+    // All are below f32; the embedding stays in f32 but for bf16, and FP8 keeps the head. Matrices of width 8 and 16 pay for
+    // their scales, and int4 for groups of 64 that are not filled.
+    assert!(planned[1..].iter().all(|b| *b < planned[0]) && planned[2] < planned[3].min(planned[4]), "{planned:?}");
+    let run = bench.run("int8", &[]);
+    let error = loar_train::resume(
+        &run.output.dir,
+        &["base.dtype=\"int4\"".into()],
+        &mut |_: &Event| {},
+        &AtomicBool::new(false),
+    );
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("base.dtype"), "{text}");
+}
+
 /// Runs to `stop_after` steps, then resumes.
 fn interrupted(bench: &Bench, name: &str, set: &[&str], stops: &[u64]) -> loar_train::ResolvedRun {
     let run = bench.run(name, set);

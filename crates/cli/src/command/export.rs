@@ -9,7 +9,7 @@ use loar_formats::config::ModelConfig;
 use loar_formats::generation::GenerationConfig;
 use loar_formats::peft;
 use loar_formats::safetensors::Checkpoint;
-use loar_model::{ExpertsLayout, Model, StoredDtype};
+use loar_model::{BaseDtype, ExpertsLayout, Model, StoredDtype};
 use serde_json::json;
 
 use crate::certificate::{Certificate, all_logits, distance};
@@ -114,7 +114,7 @@ fn export(args: &Args, partial: &Path, console: &Console) -> Result<Finding, Fai
     let keys = peft::parse_keys(&adapter_config, tensors.names())
         .map_err(|faults| Failure::usage(format!("`{}` cannot be read", args.adapter.display())).with_faults(faults))?;
     let mut profile = Profile::of(&adapter_config, keys.iter().map(|(_, k)| k), Some(&base_config));
-    let mut model = load(&args.model, Dtype::F32, args.threads)?;
+    let mut model = load(&args.model, Dtype::F32, BaseDtype::AsStored, args.threads)?;
     let base_only = (args.format != Format::Peft)
         .then(|| -> Result<_, Failure> {
             let prompts = Prompts::of(&args.model, args.prompts.as_deref(), &model)?;
@@ -217,7 +217,7 @@ fn merge(
     };
     let weights = model.save_merged(&source, partial, dtype)?;
     let trained = all_logits(model, &prompts.sequences);
-    let merged = load(partial, Dtype::F32, args.threads)?;
+    let merged = load(partial, Dtype::F32, BaseDtype::AsStored, args.threads)?;
     Ok(Certificate {
         prompts: prompts.origin.clone(),
         sequences: prompts.sequences.len(),

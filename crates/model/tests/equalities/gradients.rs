@@ -158,7 +158,8 @@ fn bf16_gradients_point_where_f32_ones_do() {
         let tiny = Tiny::new(kind, 3);
         let batch = Docs::new(&[40, 25], 3).batch();
         let run = |precision| {
-            let mut model = Model::load(tiny.path(), &LoadOptions { threads: 2, precision, ..LoadOptions::default() }).expect("loads");
+            let mut model = Model::load(tiny.path(), &LoadOptions { threads: 2, precision, ..LoadOptions::default() })
+                .expect("loads");
             adapted(&mut model);
             let mut grads = Grads::new(&model.params);
             let loss = model.loss_and_grads(&batch, &mut grads, 1.0 / batch.targets.len() as f32, &Pass::default());

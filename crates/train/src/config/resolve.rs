@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::document::{ConfigError, ConfigFault, Place};
-use super::{FIELDS, Method, ResolvedRun, RunConfig, ScheduleKind};
+use super::{BaseForm, FIELDS, Method, ResolvedRun, RunConfig, ScheduleKind};
 use loar_artifact::ContentId;
 
 /// Where a resolved value came from.
@@ -69,7 +69,7 @@ pub(crate) fn fixed<T>(value: T) -> Default<T> {
 pub(crate) fn derived<T>(value: T) -> Default<T> {
     Default::Value(value, Source::Derived)
 }
-pub(crate) fn base<T>(value: T) -> Default<T> {
+pub(crate) fn of_base<T>(value: T) -> Default<T> {
     Default::Value(value, Source::Base)
 }
 
@@ -142,6 +142,12 @@ impl RunConfig {
         };
         let (d, a, t, e) = (&run.data, &run.adapter, &run.train, &run.eval);
         let lora = a.method == Method::Lora;
+        wrong(
+            "base.dtype",
+            !lora && run.base.dtype != BaseForm::AsStored,
+            format!("is \"{}\" with `method = \"full\"`, which trains every weight in f32", run.base.dtype.word()),
+            "remove it, or train an adapter",
+        );
         wrong("data.train", d.train.is_empty(), "names no file".into(), "name at least one file or folder");
         wrong(
             "data.eval_fraction",

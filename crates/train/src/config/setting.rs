@@ -310,6 +310,19 @@ words! {
         /// All in f32.
         F32 = "f32",
     }
+    /// What the frozen base is held in.
+    BaseForm {
+        /// As the checkpoint has it.
+        AsStored = "as-stored",
+        /// Matrices and embedding in bf16.
+        Bf16 = "bf16",
+        /// One scale a row.
+        Int8 = "int8",
+        /// One scale for 64 numbers of a row.
+        Int4 = "int4",
+        /// E4M3, one scale a block of 128 x 128.
+        Fp8Block = "fp8-block",
+    }
     /// What is trained.
     Method {
         /// Low-rank adapters on a frozen base.
