@@ -14,11 +14,12 @@
 mod backward;
 mod forward;
 mod pack;
+mod queue;
 
 use super::{AttentionShape, Segment};
-use crate::amx::{self, Tiles};
 pub(super) use backward::{Inputs, backward};
 pub(super) use forward::forward;
+use queue::{Product, Queue, Tiles};
 use std::arch::x86_64::*;
 
 /// Keys in a block. Part of the result's definition (where the softmax reference may move).
@@ -51,10 +52,35 @@ impl Rows {
     fn index(&self, a: usize) -> usize {
         self.first + a / self.group * self.heads + a % self.group
     }
-    /// Where row `a` starts.
+    /// Where the rows from `a` on start.
     #[inline(always)]
-    fn at(&self, a: usize) -> usize {
-        self.index(a) * self.width
+    fn from(&self, a: usize) -> Walk {
+        let within = a % self.group;
+        let jump = (self.heads - self.group) * self.width;
+        Walk { at: self.index(a) * self.width, left: self.group - within, group: self.group, width: self.width, jump }
+    }
+}
+
+/// Starts of successive rows, without a division a row.
+struct Walk {
+    at: usize,
+    left: usize,
+    group: usize,
+    width: usize,
+    jump: usize,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn step(&mut self) -> usize {
+        let at = self.at;
+        self.at += self.width;
+        self.left -= 1;
+        if self.left == 0 {
+            self.left = self.group;
+            self.at += self.jump;
+        }
+        at
     }
 }
 
@@ -134,22 +160,8 @@ impl Parts {
         self.next = unsafe { part.add(bytes) };
         part.cast()
     }
-}
-
-/// The 32 x 32 block at `c` (rows `stride` floats apart) gets a·b, or a·b added when not `fresh`.
-/// # Safety
-/// Tiles are configured, `c` is writable, and the operands' tiles are readable.
-#[inline(always)]
-unsafe fn product(c: *mut f32, stride: usize, a: Tiles, b: Tiles, steps: usize, fresh: bool) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        if fresh {
-            amx::zero();
-        } else {
-            amx::load_strided(c, stride * 4);
-        }
-        amx::multiply_strided(a, b, steps);
-        amx::store_strided(c, stride * 4);
+    fn twice<T>(&mut self, bytes: usize) -> [*mut T; 2] {
+        [self.take(bytes), self.take(bytes)]
     }
 }
 

@@ -8,7 +8,7 @@
 //! and the scores are computed twice. Both give the same bits: a sum runs over its blocks of 32 in ascending order,
 //! cut at the same places, and blocks left out would add zeros.
 use super::pack::{left, left_crosswise, pairs, right, right_crosswise, write_row, write_transposed};
-use super::{COLUMNS, Columns, KEYS, Parts, Rows, TILE, exp2, narrow2, product, seen, span, spread, tiles};
+use super::{COLUMNS, Columns, KEYS, Parts, Product, Queue, Rows, TILE, exp2, narrow2, seen, span, spread, tiles};
 use crate::Pool;
 use crate::amx;
 use crate::attention::{AttentionShape, Segment};
@@ -132,24 +132,37 @@ struct State {
 /// Working memory of a part.
 fn words(s: &AttentionShape, part: &Part) -> usize {
     let (dqk, dv) = (s.head_dim_qk.next_multiple_of(32), s.head_dim_v.next_multiple_of(32));
-    let block = KEYS / 2 * (2 * dqk + dv) + KEYS * COLUMNS * 5 / 2 + GROUP * KEYS * COLUMNS;
+    let block = KEYS / 2 * (2 * dqk + dv) + KEYS * COLUMNS * (5 + 2 * GROUP);
     let columns = (part.columns.to - part.columns.from).min(SPAN).next_multiple_of(COLUMNS);
     let sums = if part.want_kv { part.keys.len().next_multiple_of(KEYS) * (dqk + dv) } else { 0 };
     block + columns * (2 * dqk + dv + 3) + sums
 }
 
 /// The parts of working memory that hold a block of keys and one of columns.
-struct Tiles {
+struct Buffers {
     keys: *mut u8,
     keys_crosswise: *mut u8,
     values: *mut u8,
-    scores: *mut f32,
-    dweights: *mut f32,
+    /// What blocks of columns, or groups of them, hand on lies twice: one is written while the other is read.
+    scores: [*mut f32; 2],
+    dweights: [*mut f32; 2],
     /// Pᵀ and dSᵀ of a group as left tiles `[tile of 16 keys][block of columns]`.
-    weights: *mut u8,
-    dscores: *mut u8,
+    weights: [*mut u8; 2],
+    dscores: [*mut u8; 2],
     /// dSᵀ of one block as right tiles `[tile of 16 columns][step of 32 keys]`.
-    dscores_right: *mut u8,
+    dscores_right: [*mut u8; 2],
+}
+
+/// A block of columns against one of keys.
+struct Block {
+    key: usize,
+    /// Keys worked on, and keys of the group; multiples of 32 up to [`KEYS`].
+    count: usize,
+    held: usize,
+    /// Which buffers: of the block, of the group, and the place in the latter.
+    half: usize,
+    group: usize,
+    member: usize,
 }
 
 impl Pass<'_> {
@@ -160,15 +173,15 @@ impl Pass<'_> {
         let (s, x, c) = (self.s, self.x, &part.columns);
         let (dqk, dv) = (s.head_dim_qk.next_multiple_of(32), s.head_dim_v.next_multiple_of(32));
         let mut parts = Parts::new(memory);
-        let t = Tiles {
+        let t = Buffers {
             keys: parts.take(KEYS * dqk * 2),
             keys_crosswise: parts.take(KEYS * dqk * 2),
             values: parts.take(KEYS * dv * 2),
-            scores: parts.take(KEYS * COLUMNS * 4),
-            dweights: parts.take(KEYS * COLUMNS * 4),
-            weights: parts.take(GROUP * KEYS * COLUMNS * 2),
-            dscores: parts.take(GROUP * KEYS * COLUMNS * 2),
-            dscores_right: parts.take(KEYS * COLUMNS * 2),
+            scores: parts.twice(KEYS * COLUMNS * 4),
+            dweights: parts.twice(KEYS * COLUMNS * 4),
+            weights: parts.twice(GROUP * KEYS * COLUMNS * 2),
+            dscores: parts.twice(GROUP * KEYS * COLUMNS * 2),
+            dscores_right: parts.twice(KEYS * COLUMNS * 2),
         };
         let width = (c.to - c.from).min(SPAN).next_multiple_of(COLUMNS);
         let queries: *mut u8 = parts.take(width * dqk * 2);
@@ -189,6 +202,7 @@ impl Pass<'_> {
         // against the arrays; tiles are configured here and nothing below configures them again.
         unsafe {
             amx::configure(&amx::Config::FULL);
+            let (mut queue, mut later) = (Queue::new(), Queue::new());
             dk_sums.write_bytes(0, held * dqk);
             dv_sums.write_bytes(0, held * dv);
             for from in (c.from..c.to).step_by(SPAN) {
@@ -217,42 +231,74 @@ impl Pass<'_> {
                     while now.most(first_block) <= key {
                         first_block += 1;
                     }
-                    for group in (first_block..blocks).step_by(GROUP) {
-                        let members = GROUP.min(blocks - group);
-                        let held = KEYS.min(now.most(group + members - 1) - key).next_multiple_of(32);
-                        for j in group..group + members {
-                            let count = KEYS.min(now.most(j) - key).next_multiple_of(32);
-                            let query = tiles(queries.add(j * COLUMNS * dqk * 2), dqk * 32, TILE);
-                            let dout = tiles(douts.add(j * COLUMNS * dv * 2), dv * 32, TILE);
-                            for r in (0..count).step_by(32) {
-                                let a = tiles(t.keys.add(r * dqk * 2), dqk * 32, TILE);
-                                product(t.scores.add(r * COLUMNS), COLUMNS, a, query, dqk / 32, true);
-                                let a = tiles(t.values.add(r * dv * 2), dv * 32, TILE);
-                                product(t.dweights.add(r * COLUMNS), COLUMNS, a, dout, dv / 32, true);
-                            }
-                            gradients(&t, j - group, count, held, key, factor, &*states.add(j));
-                            if part.want_q {
-                                let b = tiles(t.dscores_right, KEYS * 32, TILE);
-                                for n in (0..dqk).step_by(32) {
-                                    let a = tiles(t.keys_crosswise.add(n * KEYS * 2), KEYS * 32, TILE);
-                                    let to = dq_sums.add((j * dqk + n) * COLUMNS);
-                                    product(to, COLUMNS, a, b, count / 32, key == 0);
+                    let count = |j: usize| KEYS.min(now.most(j) - key).next_multiple_of(32);
+                    let score = |queue: &mut Queue, j: usize| {
+                        let query = tiles(queries.add(j * COLUMNS * dqk * 2), dqk * 32, TILE);
+                        let dout = tiles(douts.add(j * COLUMNS * dv * 2), dv * 32, TILE);
+                        for r in (0..count(j)).step_by(32) {
+                            let a = tiles(t.keys.add(r * dqk * 2), dqk * 32, TILE);
+                            let c = t.scores[j % 2].add(r * COLUMNS);
+                            queue.push(Product { c, stride: COLUMNS, a, b: query, steps: dqk / 32, fresh: true });
+                            let a = tiles(t.values.add(r * dv * 2), dv * 32, TILE);
+                            let c = t.dweights[j % 2].add(r * COLUMNS);
+                            queue.push(Product { c, stride: COLUMNS, a, b: dout, steps: dv / 32, fresh: true });
+                        }
+                    };
+                    let to_queries = |queue: &mut Queue, j: usize| {
+                        let b = tiles(t.dscores_right[j % 2], KEYS * 32, TILE);
+                        for n in (0..dqk).step_by(32) {
+                            let a = tiles(t.keys_crosswise.add(n * KEYS * 2), KEYS * 32, TILE);
+                            let c = dq_sums.add((j * dqk + n) * COLUMNS);
+                            queue.push(Product { c, stride: COLUMNS, a, b, steps: count(j) / 32, fresh: key == 0 });
+                        }
+                    };
+                    // Blocks of columns in a group, and the keys its last one sees.
+                    let members = |group: usize| GROUP.min(blocks - first_block - group * GROUP);
+                    let held = |group: usize| count(first_block + group * GROUP + members(group) - 1);
+                    let to_keys = |queue: &mut Queue, group: usize| {
+                        let (row, first) = (key - part.keys.start, first_block + group * GROUP);
+                        for r in (0..held(group)).step_by(32) {
+                            let at = r / 16 * GROUP * TILE;
+                            for (sums, n, a, b) in [
+                                (dv_sums, dv, t.weights[group % 2], douts_right),
+                                (dk_sums, dqk, t.dscores[group % 2], queries_right),
+                            ] {
+                                let a = tiles(a.add(at), GROUP * TILE, TILE);
+                                for i in (0..n).step_by(32) {
+                                    let c = sums.add((row + r) * n + i);
+                                    let b = tiles(b.add(first * COLUMNS * n * 2 + i * 64), TILE, COLUMNS * n * 2);
+                                    queue.push(Product { c, stride: n, a, b, steps: members(group), fresh: false });
                                 }
                             }
                         }
-                        if part.want_kv {
-                            let row = key - part.keys.start;
-                            let (q, o) = (
-                                queries_right.add(group * COLUMNS * dqk * 2),
-                                douts_right.add(group * COLUMNS * dv * 2),
-                            );
-                            for r in (0..held).step_by(32) {
-                                let at = r / 16 * GROUP * TILE;
-                                sum_rows(dv_sums.add((row + r) * dv), dv, t.weights.add(at), o, members);
-                                sum_rows(dk_sums.add((row + r) * dqk), dqk, t.dscores.add(at), q, members);
-                            }
+                    };
+                    // Weights of block j are worked out while the tiles do scores of j + 1, dq of j - 1 and a share
+                    // of dk and dv of the group before.
+                    score(&mut queue, first_block);
+                    queue.run_all();
+                    for j in first_block..blocks {
+                        let (group, member) = ((j - first_block) / GROUP, (j - first_block) % GROUP);
+                        if j + 1 < blocks {
+                            score(&mut queue, j + 1);
                         }
+                        if part.want_q && j > first_block {
+                            to_queries(&mut queue, j - 1);
+                        }
+                        if part.want_kv && member == 0 && group > 0 {
+                            to_keys(&mut later, group - 1);
+                        }
+                        let share = later.waiting().div_ceil(members(group) - member);
+                        queue.take(&mut later, share);
+                        let o = Block { member, count: count(j), held: held(group), key, half: j % 2, group };
+                        gradients(&t, &o, factor, &*states.add(j), &mut queue);
                     }
+                    if part.want_q {
+                        to_queries(&mut queue, blocks - 1);
+                    }
+                    if part.want_kv {
+                        to_keys(&mut queue, (blocks - 1 - first_block) / GROUP);
+                    }
+                    queue.run_all();
                 }
                 if part.want_q {
                     let scales = [s.scale; COLUMNS];
@@ -262,10 +308,21 @@ impl Pass<'_> {
                     }
                 }
             }
+            amx::release();
             if part.want_kv {
                 for (i, key) in part.keys.clone().enumerate() {
-                    write_row(dk_sums.add(i * dqk), s.scale, s.head_dim_qk, self.dk.get().add(k_rows.at(key)));
-                    write_row(dv_sums.add(i * dv), 1.0, s.head_dim_v, self.dv.get().add(v_rows.at(key)));
+                    write_row(
+                        dk_sums.add(i * dqk),
+                        s.scale,
+                        s.head_dim_qk,
+                        self.dk.get().add(k_rows.index(key) * k_rows.width),
+                    );
+                    write_row(
+                        dv_sums.add(i * dv),
+                        1.0,
+                        s.head_dim_v,
+                        self.dv.get().add(v_rows.index(key) * v_rows.width),
+                    );
                 }
             }
         }
@@ -280,28 +337,12 @@ impl Pass<'_> {
             let a = (first + i).min(c.to - 1);
             state.limit[i] = c.limit(a) as i32;
             if first + i < c.to {
-                let at = rows.at(a)..rows.at(a) + rows.width;
+                let at = rows.index(a) * rows.width..(rows.index(a) + 1) * rows.width;
                 state.lse[i] = self.x.lse[rows.index(a)] * std::f32::consts::LOG2_E;
                 state.delta[i] = dot(&self.x.out[at.clone()], &self.x.dout[at]);
             }
         }
         state
-    }
-}
-
-/// The 32 rows of `n` sums at `c` += left tiles `a` (two rows of tiles, [`GROUP`] apart) · right tiles `b`, over `steps`
-/// blocks of columns.
-/// # Safety
-/// As [`product`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn sum_rows(c: *mut f32, n: usize, a: *const u8, b: *const u8, steps: usize) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let a = tiles(a, GROUP * TILE, TILE);
-        for i in (0..n).step_by(32) {
-            product(c.add(i), n, a, tiles(b.add(i * 64), TILE, COLUMNS * n * 2), steps, false);
-        }
     }
 }
 
@@ -323,48 +364,57 @@ fn dot(a: &[u16], b: &[u16]) -> f32 {
     _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]))
 }
 
-/// From scores and dPᵀ `[count][32]` of the keys from `key` on: Pᵀ and dSᵀ as operands, block `member` of the group.
-/// Keys from `count` up to `held` get zeros as left operands.
+/// From scores and dPᵀ `[count][32]` of a block: Pᵀ and dSᵀ as operands, while the tiles do what `queue` holds. Keys from
+/// `count` up to `held` get zeros as left operands.
 /// # Safety
-/// The parts of `t` have their sizes; `count` and `held` are multiples of 32 up to [`KEYS`].
+/// The parts of `t` have their sizes; `queue` may run and touches none of the halves this block writes or reads.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-unsafe fn gradients(t: &Tiles, member: usize, count: usize, held: usize, key: usize, factor: f32, state: &State) {
+unsafe fn gradients(t: &Buffers, b: &Block, factor: f32, state: &State, queue: &mut Queue) {
+    let (scores, dweights, right) = (t.scores[b.half], t.dweights[b.half], t.dscores_right[b.half]);
+    let (weights, dscores) = (t.weights[b.group % 2], t.dscores[b.group % 2]);
+    let line = |i: usize| (i / 16 * GROUP + b.member) * TILE + i % 16 * 64;
     // SAFETY: as the caller vouches; the state's arrays hold two vectors each.
     unsafe {
         let limits = [0, 16].map(|i| {
             let limit = _mm512_load_si512(state.limit.as_ptr().add(i).cast());
-            _mm512_sub_epi32(limit, _mm512_set1_epi32(key as i32))
+            _mm512_sub_epi32(limit, _mm512_set1_epi32(b.key as i32))
         });
-        let all = _mm512_set1_epi32(count as i32);
+        let all = _mm512_set1_epi32(b.count as i32);
         let whole = limits.iter().all(|l| _mm512_cmplt_epi32_mask(*l, all) == 0);
         let f = _mm512_set1_ps(factor);
         let lse = [0, 16].map(|i| _mm512_load_ps(state.lse.as_ptr().add(i)));
         let delta = [0, 16].map(|i| _mm512_load_ps(state.delta.as_ptr().add(i)));
-        for i in (0..count).step_by(2) {
+        // Half steps are spread evenly over the pairs of keys.
+        let (halves, mut due) = (queue.left(), 0);
+        for i in (0..b.count).step_by(2) {
+            due += 2 * halves;
+            while due >= b.count {
+                due -= b.count;
+                queue.run_half();
+            }
             let mut lines = [_mm512_setzero_si512(); 2];
-            for (u, line) in lines.iter_mut().enumerate() {
+            for (u, ds_line) in lines.iter_mut().enumerate() {
                 let (mut p, mut ds) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
                 for h in 0..2 {
                     let at = (i + u) * COLUMNS + h * 16;
-                    let e = exp2(_mm512_fmsub_ps(_mm512_load_ps(t.scores.add(at)), f, lse[h]));
+                    let e = exp2(_mm512_fmsub_ps(_mm512_load_ps(scores.add(at)), f, lse[h]));
                     p[h] = if whole { e } else { _mm512_maskz_mov_ps(seen(limits[h], i + u), e) };
-                    ds[h] = _mm512_mul_ps(p[h], _mm512_sub_ps(_mm512_load_ps(t.dweights.add(at)), delta[h]));
+                    ds[h] = _mm512_mul_ps(p[h], _mm512_sub_ps(_mm512_load_ps(dweights.add(at)), delta[h]));
                 }
-                let to = ((i + u) / 16 * GROUP + member) * TILE + (i + u) % 16 * 64;
-                *line = narrow2(ds[0], ds[1]);
-                _mm512_store_si512(t.weights.add(to).cast(), narrow2(p[0], p[1]));
-                _mm512_store_si512(t.dscores.add(to).cast(), *line);
+                *ds_line = narrow2(ds[0], ds[1]);
+                _mm512_store_si512(weights.add(line(i + u)).cast(), narrow2(p[0], p[1]));
+                _mm512_store_si512(dscores.add(line(i + u)).cast(), *ds_line);
             }
             let (low, high) = pairs(lines[0], lines[1]);
-            let to = t.dscores_right.add(i / 32 * TILE + i % 32 / 2 * 64);
+            let to = right.add(i / 32 * TILE + i % 32 / 2 * 64);
             _mm512_store_si512(to.cast(), low);
             _mm512_store_si512(to.add(KEYS / 32 * TILE).cast(), high);
         }
-        for i in count..held {
-            let to = (i / 16 * GROUP + member) * TILE + i % 16 * 64;
-            _mm512_store_si512(t.weights.add(to).cast(), _mm512_setzero_si512());
-            _mm512_store_si512(t.dscores.add(to).cast(), _mm512_setzero_si512());
+        for i in b.count..b.held {
+            _mm512_store_si512(weights.add(line(i)).cast(), _mm512_setzero_si512());
+            _mm512_store_si512(dscores.add(line(i)).cast(), _mm512_setzero_si512());
         }
+        queue.run_all();
     }
 }

@@ -1,7 +1,9 @@
 //! Forward pass: one task per part of the columns of a document and key/value head; blocks of keys outermost, so a block
 //! is packed once for all columns of the task.
 use super::pack::{left, left_crosswise, right_crosswise, write_transposed};
-use super::{COLUMNS, Columns, KEYS, Parts, Rows, exp2, narrow2, pairing, product, seen, span, spread, tiles};
+use super::{
+    COLUMNS, Columns, KEYS, Parts, Product, Queue, Rows, TILE, exp2, narrow2, pairing, seen, span, spread, tiles,
+};
 use crate::Pool;
 use crate::amx;
 use crate::attention::{AttentionShape, Segment};
@@ -47,7 +49,7 @@ pub(in crate::attention) unsafe fn forward(
 /// Working memory for `blocks` blocks of columns.
 fn words(s: &AttentionShape, blocks: usize) -> usize {
     let (dqk, dv) = (s.head_dim_qk.next_multiple_of(32), s.head_dim_v.next_multiple_of(32));
-    let keys = KEYS / 2 * (dqk + dv) + KEYS * COLUMNS + KEYS / 2 * COLUMNS;
+    let keys = KEYS / 2 * (dqk + dv) + 3 * KEYS * COLUMNS;
     keys + blocks * COLUMNS * (dqk / 2 + dv + 3)
 }
 
@@ -61,8 +63,8 @@ impl Pass<'_> {
         let mut parts = Parts::new(memory);
         let keys: *mut u8 = parts.take(KEYS * dqk * 2);
         let values: *mut u8 = parts.take(KEYS * dv * 2);
-        let scores: *mut f32 = parts.take(KEYS * COLUMNS * 4);
-        let weights: *mut u8 = parts.take(KEYS * COLUMNS * 2);
+        let scores: [*mut f32; 2] = parts.twice(KEYS * COLUMNS * 4);
+        let weights: [*mut u8; 2] = parts.twice(KEYS * COLUMNS * 2);
         let queries: *mut u8 = parts.take(blocks * COLUMNS * dqk * 2);
         let sums: *mut f32 = parts.take(blocks * COLUMNS * dv * 4);
         let states: *mut State = parts.take(blocks * size_of::<State>());
@@ -77,6 +79,7 @@ impl Pass<'_> {
         // checked against the arrays; tiles are configured here and nothing below configures them again.
         unsafe {
             amx::configure(&amx::Config::FULL);
+            let mut queue = Queue::new();
             for j in 0..blocks {
                 let from = c.from + j * COLUMNS;
                 right_crosswise(self.q, &q_rows, from, c.to, 2, dqk / 32, queries.add(j * COLUMNS * dqk * 2));
@@ -92,22 +95,40 @@ impl Pass<'_> {
                 while c.most(first_block) <= key {
                     first_block += 1;
                 }
-                for j in first_block..blocks {
-                    let count = KEYS.min(c.most(j) - key).next_multiple_of(32);
-                    let query = tiles(queries.add(j * COLUMNS * dqk * 2), dqk * 32, 1024);
-                    for r in (0..count).step_by(32) {
-                        let a = tiles(keys.add(r * dqk * 2), dqk * 32, 1024);
-                        product(scores.add(r * COLUMNS), COLUMNS, a, query, dqk / 32, true);
+                let count = |j: usize| KEYS.min(c.most(j) - key).next_multiple_of(32);
+                let score = |queue: &mut Queue, j: usize| {
+                    let b = tiles(queries.add(j * COLUMNS * dqk * 2), dqk * 32, TILE);
+                    for r in (0..count(j)).step_by(32) {
+                        let a = tiles(keys.add(r * dqk * 2), dqk * 32, TILE);
+                        let c = scores[j % 2].add(r * COLUMNS);
+                        queue.push(Product { c, stride: COLUMNS, a, b, steps: dqk / 32, fresh: true });
                     }
-                    let sum = sums.add(j * COLUMNS * dv);
-                    soften(scores, count, key, factor, &mut *states.add(j), sum, dv, weights);
-                    let b = tiles(weights, KEYS * 32, 1024);
+                };
+                let collect = |queue: &mut Queue, j: usize| {
+                    let b = tiles(weights[j % 2], KEYS * 32, TILE);
                     for n in (0..dv).step_by(32) {
-                        let a = tiles(values.add(n * KEYS * 2), KEYS * 32, 1024);
-                        product(sum.add(n * COLUMNS), COLUMNS, a, b, count / 32, key == 0);
+                        let a = tiles(values.add(n * KEYS * 2), KEYS * 32, TILE);
+                        let c = sums.add((j * dv + n) * COLUMNS);
+                        queue.push(Product { c, stride: COLUMNS, a, b, steps: count(j) / 32, fresh: key == 0 });
                     }
+                };
+                // Weights of block j are worked out while the tiles do scores of j + 1 and sums of j - 1.
+                score(&mut queue, first_block);
+                queue.run_all();
+                for j in first_block..blocks {
+                    if j + 1 < blocks {
+                        score(&mut queue, j + 1);
+                    }
+                    if j > first_block {
+                        collect(&mut queue, j - 1);
+                    }
+                    let (state, sum) = (&mut *states.add(j), sums.add(j * COLUMNS * dv));
+                    soften(scores[j % 2], count(j), key, factor, state, sum, dv, weights[j % 2], &mut queue);
                 }
+                collect(&mut queue, blocks - 1);
+                queue.run_all();
             }
+            amx::release();
             for j in 0..blocks {
                 let from = c.from + j * COLUMNS;
                 let state = &*states.add(j);
@@ -134,9 +155,10 @@ struct State {
 }
 
 /// Scores `[count][32]` of the keys from `key` on become weights, packed as right tiles `[tile of 16 columns][step of 32
-/// keys]`; `sums` `[dv][32]` and the state follow where a column's reference moves.
+/// keys]`, while the tiles do what `queue` holds; `sums` `[dv][32]` and the state follow where a column's reference moves.
 /// # Safety
-/// `scores`, `sums` and `weights` are good for those sizes; `count` is a multiple of 32.
+/// `scores`, `sums` and `weights` are good for those sizes; `count` is a multiple of 32; `queue` may run and touches none
+/// of them.
 #[allow(clippy::too_many_arguments)]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
@@ -149,6 +171,7 @@ unsafe fn soften(
     sums: *mut f32,
     dv: usize,
     weights: *mut u8,
+    queue: &mut Queue,
 ) {
     // SAFETY: as the caller vouches; the state's arrays hold two vectors each.
     unsafe {
@@ -192,7 +215,14 @@ unsafe fn soften(
         }
         let pairing = pairing();
         let mut totals = [[_mm512_setzero_ps(); 2]; 2];
+        // Half steps are spread evenly over the pairs of keys.
+        let (halves, mut due) = (queue.left(), 0);
         for i in (0..count).step_by(2) {
+            due += 2 * halves;
+            while due >= count {
+                due -= count;
+                queue.run_half();
+            }
             for t in 0..2 {
                 let mut p = [_mm512_setzero_ps(); 2];
                 for u in 0..2 {
@@ -203,9 +233,10 @@ unsafe fn soften(
                 }
                 let line = _mm512_permutexvar_epi16(pairing, narrow2(p[0], p[1]));
                 let tile = t * (KEYS / 32) + i / 32;
-                _mm512_store_si512(weights.add(tile * 1024 + i % 32 / 2 * 64).cast(), line);
+                _mm512_store_si512(weights.add(tile * TILE + i % 32 / 2 * 64).cast(), line);
             }
         }
+        queue.run_all();
         for (t, [even, odd]) in totals.into_iter().enumerate() {
             let sum = state.sum.as_mut_ptr().add(t * 16);
             let total = _mm512_add_ps(even, odd);

@@ -1,5 +1,5 @@
 //! Operands as tiles, and results back into rows. Tails are filled with zeros.
-use super::{Rows, TILE, narrow2};
+use super::{Rows, TILE, narrow2, pairing};
 use std::arch::x86_64::*;
 
 #[inline(always)]
@@ -7,19 +7,28 @@ fn mask32(n: usize) -> __mmask32 {
     if n >= 32 { !0 } else { (1 << n) - 1 }
 }
 
-/// 32 elements of row `a` from column `from` on; zeros past the row's end and in rows from `end` on.
+/// 32 elements of a row from column `from` on, zeros past its `width`.
 /// # Safety
-/// `data` holds row `a` if `a < end`.
+/// `data` holds `width` elements from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load(data: &[u16], rows: &Rows, a: usize, end: usize, from: usize) -> __m512i {
-    if a >= end || from >= rows.width {
+unsafe fn load(data: &[u16], at: usize, width: usize, from: usize) -> __m512i {
+    debug_assert!(at + width <= data.len());
+    if from >= width {
         return _mm512_setzero_si512();
     }
-    let at = rows.at(a);
-    debug_assert!(at + rows.width <= data.len());
     // SAFETY: the row lies inside `data`; lanes past its end are masked off and not accessed.
-    unsafe { _mm512_maskz_loadu_epi16(mask32(rows.width - from), data.as_ptr().add(at + from).cast()) }
+    unsafe { _mm512_maskz_loadu_epi16(mask32(width - from), data.as_ptr().add(at + from).cast()) }
+}
+
+/// Where rows `from..from + N` start and how wide they are; rows from `end` on have no width.
+#[inline(always)]
+fn starts<const N: usize>(rows: &Rows, from: usize, end: usize) -> [(usize, usize); N] {
+    let (mut walk, mut all) = (rows.from(from), [(0, 0); N]);
+    for row in all.iter_mut().take(end.saturating_sub(from)) {
+        *row = (walk.step(), rows.width);
+    }
+    all
 }
 
 /// `data`'s rows `from..end` as left tiles: `[tile of 16 rows][step of 32 columns]`, over `count` rows (a multiple of 16)
@@ -36,11 +45,13 @@ pub(super) unsafe fn left(
     steps: usize,
     out: *mut u8,
 ) {
-    for r in 0..count {
-        for step in 0..steps {
-            let at = (r / 16 * steps + step) * TILE + r % 16 * 64;
-            // SAFETY: as the caller vouches.
-            unsafe { _mm512_store_si512(out.add(at).cast(), load(data, rows, from + r, end, step * 32)) }
+    for tile in 0..count / 16 {
+        for (r, (at, width)) in starts::<16>(rows, from + tile * 16, end).into_iter().enumerate() {
+            for step in 0..steps {
+                let to = (tile * steps + step) * TILE + r * 64;
+                // SAFETY: as the caller vouches.
+                unsafe { _mm512_store_si512(out.add(to).cast(), load(data, at, width, step * 32)) }
+            }
         }
     }
 }
@@ -61,12 +72,12 @@ pub(super) unsafe fn left_crosswise(
 ) {
     let steps = count / 32;
     for step in 0..steps {
+        let at = starts::<32>(rows, from + step * 32, end);
         for column in (0..width).step_by(32) {
             let (mut low, mut high) = ([_mm512_setzero_si512(); 16], [_mm512_setzero_si512(); 16]);
             for j in 0..16 {
-                let a = from + step * 32 + 2 * j;
                 // SAFETY: as the caller vouches.
-                let (x, y) = unsafe { (load(data, rows, a, end, column), load(data, rows, a + 1, end, column)) };
+                let [x, y] = [at[2 * j], at[2 * j + 1]].map(|(at, width)| unsafe { load(data, at, width, column) });
                 (low[j], high[j]) = pairs(x, y);
             }
             for (half, block) in [&mut low, &mut high].into_iter().enumerate() {
@@ -93,11 +104,12 @@ pub(super) unsafe fn right_crosswise(
     out: *mut u8,
 ) {
     for tile in 0..tiles {
+        let at = starts::<16>(rows, from + tile * 16, end);
         for step in 0..steps {
             let mut block = [_mm512_setzero_si512(); 16];
-            for (j, line) in block.iter_mut().enumerate() {
+            for (line, (at, width)) in block.iter_mut().zip(at) {
                 // SAFETY: as the caller vouches.
-                *line = unsafe { load(data, rows, from + tile * 16 + j, end, step * 32) };
+                *line = unsafe { load(data, at, width, step * 32) };
             }
             transpose(&mut block);
             // SAFETY: `out` has room for the tile.
@@ -112,13 +124,13 @@ pub(super) unsafe fn right_crosswise(
 /// As [`left`].
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn right(data: &[u16], rows: &Rows, from: usize, end: usize, width: usize, out: *mut u8) {
+    let at = starts::<32>(rows, from, end);
     for column in (0..width).step_by(32) {
         for j in 0..16 {
             // SAFETY: as the caller vouches; `out` has room for the tiles.
             unsafe {
-                let a = from + 2 * j;
-                let (x, y) = (load(data, rows, a, end, column), load(data, rows, a + 1, end, column));
-                let (low, high) = pairs(x, y);
+                let [(a, a_width), (b, b_width)] = [at[2 * j], at[2 * j + 1]];
+                let (low, high) = pairs(load(data, a, a_width, column), load(data, b, b_width, column));
                 _mm512_store_si512(out.add(column / 16 * TILE + j * 64).cast(), low);
                 _mm512_store_si512(out.add((column / 16 + 1) * TILE + j * 64).cast(), high);
             }
@@ -164,31 +176,27 @@ pub(super) unsafe fn write_transposed(
     end: usize,
     out: *mut u16,
 ) {
+    let pairing = pairing();
     for half in 0..2 {
         // SAFETY: 32 factors.
         let factor = unsafe { _mm512_loadu_ps(factors.add(half * 16)) };
+        let at = starts::<16>(rows, from + half * 16, end);
         for column in (0..rows.width).step_by(32) {
-            let mut blocks = [[_mm512_setzero_si512(); 16]; 2];
-            for (b, block) in blocks.iter_mut().enumerate() {
-                for (j, line) in block.iter_mut().enumerate() {
-                    // SAFETY: rows column..column + 32 of x exist.
-                    let v = unsafe { _mm512_loadu_ps(x.add((column + b * 16 + j) * 32 + half * 16)) };
-                    *line = _mm512_castps_si512(_mm512_mul_ps(v, factor));
-                }
+            let mut block = [_mm512_setzero_si512(); 16];
+            for (j, line) in block.iter_mut().enumerate() {
+                // SAFETY: rows column..column + 32 of x exist.
+                let [even, odd] = [0, 1].map(|u| unsafe {
+                    let v = _mm512_loadu_ps(x.add((column + 2 * j + u) * 32 + half * 16));
+                    _mm512_mul_ps(v, factor)
+                });
+                *line = _mm512_permutexvar_epi16(pairing, narrow2(even, odd));
             }
-            let [low, high] = &mut blocks;
-            transpose(low);
-            transpose(high);
-            for r in 0..16 {
-                let a = from + half * 16 + r;
-                if a >= end {
-                    break;
-                }
-                let line = narrow2(_mm512_castsi512_ps(low[r]), _mm512_castsi512_ps(high[r]));
-                // SAFETY: lanes past the row's end are masked off; the row is the caller's.
+            transpose(&mut block);
+            for (line, (at, width)) in block.iter().zip(at) {
+                // SAFETY: lanes past the row's end are masked off, of rows past the last all; the row is the caller's.
                 unsafe {
-                    let to = out.add(rows.at(a) + column);
-                    _mm512_mask_storeu_epi16(to.cast(), mask32(rows.width - column), line);
+                    let to = out.wrapping_add(at + column);
+                    _mm512_mask_storeu_epi16(to.cast(), mask32(width.saturating_sub(column)), *line);
                 }
             }
         }
