@@ -197,9 +197,8 @@ fn attend<'a>(
     match &pass.keys {
         Keys::Packed(segments) => tape.attention(shape, segments, q, k, v),
         Keys::Cached(c) => {
-            let pool = &tape.context.pool;
-            let wide = |x: &Var| x.value.widened(pool).into_owned();
-            Var::constant(c.attend(pool, &shape, layer, &wide(q), &wide(k), &wide(v)))
+            let seen = c.append(&tape.context.pool, layer, k, v);
+            tape.attention(shape, &seen.segments, q, &seen.keys, &seen.values)
         }
     }
 }
@@ -255,12 +254,6 @@ impl Mla {
             }
         };
         let q = tape.rope(q, &pass.rope, n + r, n);
-        let c = tape.columns(&kv_a, 0, latent);
-        let kv_b = tape.norm_linears(&c, &self.kv_a_layernorm, eps, vec![(&self.kv_b_proj, Store::Context)]).remove(0);
-        let k_pe = tape.columns(&kv_a, latent, r);
-        let k_pe = tape.rope(k_pe, &pass.rope, r, 0);
-        let k = tape.mla_keys(&kv_b, &k_pe, heads, n, v);
-        let values = tape.mla_values(&kv_b, heads, n, v);
         let shape = AttentionShape {
             num_heads: heads,
             num_key_value_heads: heads,
@@ -268,9 +261,31 @@ impl Mla {
             head_dim_v: v,
             scale: pass.config.softmax_scale() as f32,
         };
-        drop((kv_a, kv_b, c, k_pe));
-        let o = attend(tape, shape, pass, layer, &q, &k, &values);
-        drop((q, k, values));
+        let k_pe = tape.columns(&kv_a, latent, r);
+        let k_pe = tape.rope(k_pe, &pass.rope, r, 0);
+        let c = tape.columns(&kv_a, 0, latent);
+        drop(kv_a);
+        // Keys and values of all heads out of the latents (prefill and training; token steps absorb instead).
+        let expand = |tape: &mut Tape<'a>, kv_b: &Var, k_pe: &Var| {
+            (tape.mla_keys(kv_b, k_pe, heads, n, v), tape.mla_values(kv_b, heads, n, v))
+        };
+        let o = match &pass.keys {
+            Keys::Cached(cache) if cache.is_paged() => {
+                let c = tape.rms_norm(&c, &self.kv_a_layernorm, eps);
+                let seen = cache.append(&tape.context.pool, layer, &c, &k_pe);
+                let kv_b = tape.linears(&seen.keys, vec![(&self.kv_b_proj, Store::Context)]).remove(0);
+                let (k, values) = expand(tape, &kv_b, &seen.values);
+                tape.attention(shape, &seen.segments, &q, &k, &values)
+            }
+            _ => {
+                let lins = vec![(&self.kv_b_proj, Store::Context)];
+                let kv_b = tape.norm_linears(&c, &self.kv_a_layernorm, eps, lins).remove(0);
+                let (k, values) = expand(tape, &kv_b, &k_pe);
+                drop((kv_b, c, k_pe));
+                attend(tape, shape, pass, layer, &q, &k, &values)
+            }
+        };
+        drop(q);
         tape.linear_add(&o, &self.o_proj, x)
     }
 }

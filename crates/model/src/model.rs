@@ -1,12 +1,13 @@
 //! The decoder: embedding, layers, final norm, head; losses with and without gradients, logits, cached steps.
 use crate::cache::CachedKeys;
+use crate::decode;
 use crate::layer::{Keys, Layer, Pass as LayerPass};
 use crate::peft::Attached;
 use crate::rope::Rope;
 use crate::{KvCache, ModelError, PackedBatch};
 use loar_formats::config::ModelConfig;
 use loar_tape::op::Store;
-use loar_tape::{Context, DropoutKey, Grads, Linear, Lora, ParamStore, Tape, Tensor, Var, Weight};
+use loar_tape::{Context, DropoutKey, Grads, Linear, Lora, ParamStore, Precision, Tape, Tensor, Var, Weight};
 use std::sync::{Arc, Mutex};
 
 pub struct Model {
@@ -72,26 +73,61 @@ impl Model {
     }
 
     /// Appends each sequence's tokens to its cache and gives the logits after its last one, `[sequences, vocab]`.
-    /// A sequence's row depends on its own tokens alone. Panics on an empty token list: a bug of the caller.
+    /// A sequence's row depends on its own tokens, and how they were cut into steps, alone. Panics on an empty token
+    /// list: a bug of the caller.
+    ///
+    /// With bf16 products, steps of few tokens stream the weights and longer ones multiply in blocks; both may be in
+    /// one call.
     pub fn step(&self, sequences: &mut [(&[u32], &mut KvCache)]) -> Tensor {
+        assert!(sequences.iter().all(|(t, _)| !t.is_empty()), "a step needs at least one token a sequence");
+        if sequences.is_empty() {
+            return Tensor::zeros(0, self.config.vocab_size);
+        }
+        if self.context.precision == Precision::F32 {
+            let hidden = self.pieces(sequences);
+            let tape = &mut Tape::eval(&self.context, &self.params);
+            let logits = tape.linears(&Var::constant(hidden), vec![(&self.lm_head, Store::F32)]).remove(0);
+            return Arc::unwrap_or_clone(logits.value).into_f32(&self.context.pool);
+        }
+        let prepared = sequences[0].1.paged().prepared.clone();
+        let mut hidden = Tensor::zeros(sequences.len(), self.config.hidden_size);
+        for few in [true, false] {
+            let (places, mut chosen): (Vec<usize>, Vec<(&[u32], &mut KvCache)>) = sequences
+                .iter_mut()
+                .enumerate()
+                .filter(|(_, (tokens, _))| (tokens.len() <= decode::FEW) == few)
+                .map(|(i, (tokens, cache))| (i, (*tokens, &mut **cache)))
+                .unzip();
+            if chosen.is_empty() {
+                continue;
+            }
+            let rows = if few { decode::hidden(self, &mut chosen) } else { self.pieces(&mut chosen) };
+            for (i, place) in places.into_iter().enumerate() {
+                hidden.row_mut(place).copy_from_slice(rows.row(i));
+            }
+        }
+        decode::logits(self, prepared.get_or_init(|| decode::Prepared::new(self)), &hidden)
+    }
+
+    /// Appends each sequence's tokens through the tape; what the final norm gives for its last one, `[sequences, d]`.
+    fn pieces(&self, sequences: &mut [(&[u32], &mut KvCache)]) -> Tensor {
         let (mut ids, mut positions, mut last, mut taken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (tokens, cache) in sequences.iter_mut() {
-            assert!(!tokens.is_empty(), "a step needs at least one token a sequence");
             positions.extend((0..tokens.len()).map(|i| (cache.len + i) as u32));
             taken.push((ids.len(), tokens.len(), Mutex::new(std::mem::take(&mut **cache))));
             ids.extend_from_slice(tokens);
             last.push(ids.len() - 1);
         }
         let keys = CachedKeys { sequences: taken };
-        let logits = self.cached_logits(&keys, ids, &positions, &last);
+        let ends = self.last_hidden(&keys, ids, &positions, &last);
         for ((_, cache), (_, rows, taken)) in sequences.iter_mut().zip(keys.sequences) {
             **cache = taken.into_inner().expect("no step panicked");
             cache.len += rows;
         }
-        logits
+        ends
     }
 
-    fn cached_logits<'a>(&'a self, keys: &'a CachedKeys, ids: Vec<u32>, positions: &[u32], last: &[usize]) -> Tensor {
+    fn last_hidden<'a>(&'a self, keys: &'a CachedKeys, ids: Vec<u32>, positions: &[u32], last: &[usize]) -> Tensor {
         let mut tape = Tape::eval(&self.context, &self.params);
         let (h, _) = self.run_layers(&mut tape, &Arc::new(ids), positions, Keys::Cached(keys), false);
         let wide = h.value.widened(&self.context.pool);
@@ -99,8 +135,7 @@ impl Model {
         for (i, r) in last.iter().enumerate() {
             ends.row_mut(i).copy_from_slice(wide.row(*r));
         }
-        let logits = tape.linears(&Var::constant(ends), vec![(&self.lm_head, Store::F32)]).remove(0);
-        Arc::unwrap_or_clone(logits.value).into_f32(&self.context.pool)
+        ends
     }
 
     /// Output of the final norm, and the expert load of each layer.

@@ -5,6 +5,7 @@ mod batches;
 mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
+mod decode;
 mod gradients;
 mod quantized;
 mod spec;

@@ -117,13 +117,6 @@ fn bf16_products_stay_near_f32_ones_and_keep_the_equalities() {
         assert!(load(loar_tape::Precision::Bf16, 1).logits(&docs.batch()).data == b.data, "{kind}");
         let single = narrow.logits(&docs.batch_of(&[1]));
         assert!(single.data[..] == b.data[13 * b.cols..], "{kind}: packed = single in bf16");
-        let mut cache = narrow.new_cache();
-        for (i, id) in docs.ids[1].iter().enumerate() {
-            assert!(
-                narrow.step(&mut [(std::slice::from_ref(id), &mut cache)]).row(0) == single.row(i),
-                "{kind}: cached = recomputed in bf16"
-            );
-        }
     }
 }
 

@@ -128,6 +128,16 @@ fn dora_norms(ctx: &Context, params: &ParamStore, lin: &Linear, l: &Lora, base_n
         .collect()
 }
 
+impl Linear {
+    /// DoRA's factor of every output, m / ‖W + s·B·A‖, for callers that compute the layer themselves.
+    pub fn dora_scale(&self, ctx: &Context, params: &ParamStore) -> Option<Vec<f32>> {
+        let l = self.lora.as_ref()?;
+        let d = l.dora.as_ref()?;
+        let norms = dora_norms(ctx, params, self, l, &d.base_norm2);
+        Some(params.get(d.magnitude).value.data.iter().zip(&norms).map(|(m, n)| m / n).collect())
+    }
+}
+
 /// A product with nothing but its terms.
 pub(crate) fn plain<'p>(ctx: &Context, m: usize, n: usize, terms: &'p [Term<'p>]) -> Product<'p> {
     Product { m, n, terms, alpha: 1.0, bias: None, residual: None, accumulate: false, precision: ctx.precision }
