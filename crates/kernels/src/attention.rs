@@ -17,7 +17,9 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use crate::{Isa, Pool};
+use crate::gemm::{Matrix, Precision};
+use crate::isa::Level;
+use crate::{Isa, Pool, elementwise};
 pub use half::{backward_bf16, backward_bf16_on, forward_bf16, forward_bf16_on};
 pub use reference::{reference_backward, reference_forward, reference_magnitudes};
 
@@ -45,6 +47,47 @@ impl Segment {
     #[inline]
     fn limit(&self, i: usize) -> usize {
         self.k_len - self.q_len + i + 1
+    }
+}
+
+/// What the arrays hold: f32, or bf16 bits, of which only the outermost form differs.
+trait Number: Copy + Send + Sync {
+    fn matrix(values: &[Self], stride: usize) -> Matrix<'_>;
+    /// How operands enter products. Over bf16, weights and their gradients are rounded to bf16 only where that buys the
+    /// faster multiplier.
+    fn precision(isa: Isa) -> Precision;
+    fn dot(isa: Isa, a: &[Self], b: &[Self]) -> f32;
+    /// x·factor → out.
+    fn write(isa: Isa, x: &[f32], factor: f32, out: &mut [Self]);
+}
+
+impl Number for f32 {
+    fn matrix(values: &[f32], stride: usize) -> Matrix<'_> {
+        Matrix::f32(values, stride)
+    }
+    fn precision(_: Isa) -> Precision {
+        Precision::F32
+    }
+    fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
+        elementwise::dot_slice(isa, a, b)
+    }
+    fn write(isa: Isa, x: &[f32], factor: f32, out: &mut [f32]) {
+        elementwise::scale_into(isa, x, factor, out);
+    }
+}
+
+impl Number for u16 {
+    fn matrix(values: &[u16], stride: usize) -> Matrix<'_> {
+        Matrix::bf16(values, stride)
+    }
+    fn precision(isa: Isa) -> Precision {
+        if isa.level() == Level::Avx512Bf16 { Precision::Bf16 } else { Precision::F32 }
+    }
+    fn dot(isa: Isa, a: &[u16], b: &[u16]) -> f32 {
+        elementwise::dot_slice_bf16(isa, a, b)
+    }
+    fn write(isa: Isa, x: &[f32], factor: f32, out: &mut [u16]) {
+        elementwise::scale_into_bf16(isa, x, factor, out);
     }
 }
 

@@ -37,7 +37,7 @@ mod variants {
         rmsnorm_dweight_columns, rmsnorm_dx_add_row, rmsnorm_dx_row, rmsnorm_row, rmsnorm_row_bf16,
     };
     pub(crate) use super::optimizer::adamw_slice;
-    pub(crate) use super::reduce::dot_slice;
+    pub(crate) use super::reduce::{dot_slice, dot_slice_bf16, scale_into, scale_into_bf16};
     pub(crate) use super::rope::{rope_row, rope_row_bf16};
     pub(crate) use crate::simd::{narrow, widen};
 }

@@ -4,27 +4,26 @@
 //! dq sums over key blocks in order; dk and dv sum over (query block, head of the group) in order. With enough
 //! documents and heads one task does all of a key/value head of a document; else dq and dk/dv are separate passes
 //! over more tasks. Both give the same bits.
-use super::{AttentionShape, KEYS, QUERIES, Segment, inline_pool};
-use crate::elementwise::dot_slice;
-use crate::gemm::{Gemm, Matrix, Precision};
+use super::{AttentionShape, KEYS, Number, QUERIES, Segment, inline_pool};
+use crate::gemm::{Gemm, Matrix};
 use crate::pool::Shareable;
 use crate::scratch::{TILES, with_f32};
 use crate::simd::{exp, simd_fn};
 use crate::{Isa, Pool};
 
-pub(super) struct Inputs<'a> {
-    pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
-    pub out: &'a [f32],
+pub(super) struct Inputs<'a, E> {
+    pub q: &'a [E],
+    pub k: &'a [E],
+    pub v: &'a [E],
+    pub out: &'a [E],
     pub lse: &'a [f32],
-    pub dout: &'a [f32],
+    pub dout: &'a [E],
 }
 
-struct Pass<'a> {
+struct Pass<'a, E> {
     isa: Isa,
     s: AttentionShape,
-    x: &'a Inputs<'a>,
+    x: &'a Inputs<'a, E>,
     delta: &'a [f32],
     dq: Shareable<f32>,
     dk: Shareable<f32>,
@@ -43,12 +42,12 @@ struct Block<'a> {
 }
 
 #[allow(clippy::too_many_arguments)]
-pub(super) fn run(
+pub(super) fn run<E: Number>(
     isa: Isa,
     pool: &Pool,
     s: &AttentionShape,
     segments: &[Segment],
-    x: &Inputs,
+    x: &Inputs<E>,
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
@@ -62,7 +61,7 @@ pub(super) fn run(
     pool.pieces_mut(&mut delta, rows, &|i, part| {
         for (j, d) in part.iter_mut().enumerate() {
             let at = (i * rows + j) * width;
-            *d = dot_slice(isa, &x.out[at..at + width], &x.dout[at..at + width]);
+            *d = E::dot(isa, &x.out[at..at + width], &x.dout[at..at + width]);
         }
     });
     let pass = Pass {
@@ -109,7 +108,7 @@ pub(super) fn run(
     });
 }
 
-impl Pass<'_> {
+impl<E: Number> Pass<'_, E> {
     /// One block of keys against all queries that see it.
     fn columns(&self, segment: &Segment, kv_head: usize, group: usize, key: usize, want_q: bool) {
         for query in (0..segment.q_len).step_by(QUERIES) {
@@ -128,12 +127,22 @@ impl Pass<'_> {
         let keys = KEYS.min(g.limit(end - 1) - b.key);
         let row = (g.q_start + first) * heads + b.head;
         let key_row = (g.k_start + b.key) * kv_heads + b.head / (heads / kv_heads);
-        let q = Matrix::f32(&x.q[row * dqk..], heads * dqk);
-        let dout = Matrix::f32(&x.dout[row * dv..], heads * dv);
-        let k = Matrix::f32(&x.k[key_row * dqk..], kv_heads * dqk);
-        let v = Matrix::f32(&x.v[key_row * dv..], kv_heads * dv);
+        let q = E::matrix(&x.q[row * dqk..], heads * dqk);
+        let dout = E::matrix(&x.dout[row * dv..], heads * dv);
+        let k = E::matrix(&x.k[key_row * dqk..], kv_heads * dqk);
+        let v = E::matrix(&x.v[key_row * dv..], kv_heads * dv);
         with_f32(&TILES, 2 * rows * KEYS, |tile| {
             let (p, ds) = tile.split_at_mut(rows * KEYS);
+            let product = |m, n, k, a, b, alpha, accumulate| Gemm {
+                m,
+                n,
+                k,
+                a,
+                b,
+                alpha,
+                accumulate,
+                precision: E::precision(self.isa),
+            };
             product(rows, keys, dqk, q, k.t(), s.scale, false).run_on(self.isa, inline_pool(), p, KEYS);
             product(rows, keys, dv, dout, v.t(), 1.0, false).run_on(self.isa, inline_pool(), ds, KEYS);
             for r in 0..rows {
@@ -158,10 +167,6 @@ impl Pass<'_> {
             }
         });
     }
-}
-
-fn product<'a>(m: usize, n: usize, k: usize, a: Matrix<'a>, b: Matrix<'a>, alpha: f32, accumulate: bool) -> Gemm<'a> {
-    Gemm { m, n, k, a, b, alpha, accumulate, precision: Precision::F32 }
 }
 
 simd_fn! {

@@ -1,6 +1,6 @@
 //! Forward pass: one task per block of queries of a head (or per query, for all heads of a group, when decoding).
-use super::{AttentionShape, KEYS, QUERIES, Segment, inline_pool};
-use crate::gemm::{Gemm, Matrix, Precision};
+use super::{AttentionShape, KEYS, Number, QUERIES, Segment, inline_pool};
+use crate::gemm::{Gemm, Matrix};
 use crate::pool::Shareable;
 use crate::scratch::{TILES, with_f32};
 use crate::simd::{exp, simd_fn};
@@ -51,22 +51,22 @@ fn tasks(s: &AttentionShape, segments: &[Segment]) -> Vec<Rows> {
 }
 
 #[allow(clippy::too_many_arguments)]
-pub(super) fn run(
+pub(super) fn run<E: Number>(
     isa: Isa,
     pool: &Pool,
     s: &AttentionShape,
     segments: &[Segment],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &mut [f32],
+    q: &[E],
+    k: &[E],
+    v: &[E],
+    out: &mut [E],
     lse: &mut [f32],
 ) {
     let tasks = tasks(s, segments);
     let (out, lse) = (Shareable(out.as_mut_ptr()), Shareable(lse.as_mut_ptr()));
     pool.run(tasks.len(), &|t| {
         let rows = &tasks[t];
-        with_f32(&TILES, rows.count * (KEYS + 3), |tile| {
+        with_f32(&TILES, rows.count * (KEYS + 3 + s.head_dim_v), |tile| {
             // SAFETY: `check` made sure that every row of the segment exists in out and lse and that segments do not
             // overlap; tasks of one segment have different queries or heads.
             unsafe { task(isa, s, rows, q, k, v, out.get(), lse.get(), tile) }
@@ -77,14 +77,14 @@ pub(super) fn run(
 /// # Safety
 /// `out` and `lse` are valid at the rows of `rows` and nobody else uses those meanwhile.
 #[allow(clippy::too_many_arguments)]
-unsafe fn task(
+unsafe fn task<E: Number>(
     isa: Isa,
     s: &AttentionShape,
     rows: &Rows,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: *mut f32,
+    q: &[E],
+    k: &[E],
+    v: &[E],
+    out: *mut E,
     lse: *mut f32,
     tile: &mut [f32],
 ) {
@@ -93,7 +93,8 @@ unsafe fn task(
     let row_step = if rows.over_heads { 1 } else { s.num_heads };
     let (scores, state) = tile.split_at_mut(rows.count * KEYS);
     let (largest, state) = state.split_at_mut(rows.count);
-    let (sum, shrink) = state.split_at_mut(rows.count);
+    let (sum, state) = state.split_at_mut(rows.count);
+    let (shrink, sums) = state.split_at_mut(rows.count);
     largest.fill(f32::NEG_INFINITY);
     sum.fill(0.0);
     let most = rows.limit(rows.count - 1);
@@ -108,38 +109,36 @@ unsafe fn task(
             m: count,
             n: keys,
             k: dqk,
-            a: Matrix::f32(&q[q_row * dqk..], row_step * dqk),
-            b: Matrix::f32(&k[key_row * dqk..], kv_heads * dqk).t(),
+            a: E::matrix(&q[q_row * dqk..], row_step * dqk),
+            b: E::matrix(&k[key_row * dqk..], kv_heads * dqk).t(),
             alpha: s.scale,
             accumulate: false,
-            precision: Precision::F32,
+            precision: E::precision(isa),
         }
         .run_on(isa, inline_pool(), &mut scores[live * KEYS..], KEYS);
         let block = Block { rows, first, keys, live };
         softmax_block(isa, &block, scores, largest, sum, shrink);
         for (r, factor) in shrink.iter().enumerate().skip(live).filter(|(_, f)| first > 0 && **f != 1.0) {
-            // SAFETY: the caller vouches for the row.
-            let o = unsafe { std::slice::from_raw_parts_mut(out.add(rows.index(s, r) * dv), dv) };
-            multiply(isa, o, *factor);
+            multiply(isa, &mut sums[r * dv..(r + 1) * dv], *factor);
         }
-        let weighted = Gemm {
+        Gemm {
             m: count,
             n: dv,
             k: keys,
             a: Matrix::f32(&scores[live * KEYS..], KEYS),
-            b: Matrix::f32(&v[key_row * dv..], kv_heads * dv),
+            b: E::matrix(&v[key_row * dv..], kv_heads * dv),
             alpha: 1.0,
             accumulate: first > 0,
-            precision: Precision::F32,
-        };
-        // SAFETY: the caller vouches for the rows, which lie row_step·dv apart.
-        unsafe { weighted.run_at(isa, inline_pool(), out.add(q_row * dv), row_step * dv) };
+            precision: E::precision(isa),
+        }
+        .run_on(isa, inline_pool(), &mut sums[live * dv..], dv);
     }
     for r in 0..rows.count {
         let row = rows.index(s, r);
         // SAFETY: the caller vouches for the row.
         unsafe {
-            multiply(isa, std::slice::from_raw_parts_mut(out.add(row * dv), dv), 1.0 / sum[r]);
+            let o = std::slice::from_raw_parts_mut(out.add(row * dv), dv);
+            E::write(isa, &sums[r * dv..(r + 1) * dv], 1.0 / sum[r], o);
             *lse.add(row) = largest[r] + sum[r].ln();
         }
     }

@@ -1,9 +1,10 @@
 //! Attention over bf16 arrays: the operands are the bf16 numbers, scores, softmax and every sum are f32, results are
-//! rounded once.
+//! rounded once. With AMX and with AVX512-BF16 the weights and their gradients are rounded to bf16 as well, for they are
+//! operands of products there; on other sets they stay f32, and the kernels are those of the f32 form.
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::{AttentionShape, Segment, apart, backward, check, exact, forward};
-use crate::elementwise::{narrow_into, narrow_slice, widen_into};
+use crate::elementwise::narrow_into;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Level;
 use crate::{Isa, Pool};
@@ -47,14 +48,7 @@ pub fn forward_bf16_on(
         // SAFETY: an `Isa` of this level exists only where AMX and the AVX-512 sets were detected; `check` passed.
         return unsafe { tiles::forward(pool, s, segments, q, k, v, out, lse) };
     }
-    let [q, k, v] = [q, k, v].map(|x| widened(pool, x));
-    let mut wide = vec![0f32; out.len()];
-    forward::run(isa, pool, s, segments, &q, &k, &v, &mut wide, lse);
-    let width = s.num_heads * s.head_dim_v;
-    for g in segments {
-        let at = g.q_start * width..(g.q_start + g.q_len) * width;
-        narrow_slice(isa, &wide[at.clone()], &mut out[at]);
-    }
+    forward::run(isa, pool, s, segments, q, k, v, out, lse);
 }
 
 /// [`super::backward`] over bf16: every array but lse is bf16 bits; dq, dk, dv are overwritten, rounded once from their
@@ -113,17 +107,10 @@ pub fn backward_bf16_on(
         // passed.
         return unsafe { tiles::backward(pool, s, segments, &inputs, dq, dk, dv) };
     }
-    let [q, k, v, out, dout] = [q, k, v, out, dout].map(|x| widened(pool, x));
-    let [mut wide_q, mut wide_k, mut wide_v] = [&q, &k, &v].map(|x| vec![0f32; x.len()]);
-    let inputs = backward::Inputs { q: &q, k: &k, v: &v, out: &out, lse, dout: &dout };
+    let [mut wide_q, mut wide_k, mut wide_v] = [q, k, v].map(|x| vec![0f32; x.len()]);
+    let inputs = backward::Inputs { q, k, v, out, lse, dout };
     backward::run(isa, pool, s, segments, &inputs, &mut wide_q, &mut wide_k, &mut wide_v);
     for (wide, narrow) in [(wide_q, dq), (wide_k, dk), (wide_v, dv)] {
         narrow_into(pool, &wide, narrow);
     }
-}
-
-fn widened(pool: &Pool, x: &[u16]) -> Vec<f32> {
-    let mut wide = vec![0f32; x.len()];
-    widen_into(pool, x, &mut wide);
-    wide
 }

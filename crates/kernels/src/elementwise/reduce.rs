@@ -1,6 +1,6 @@
 //! Sums over slices in fixed pieces of 4096 (f32 inside a piece, f64 across), and element-wise add and scale.
 use super::{TASK, rows_per_task, same_len, sweep};
-use crate::simd::{Simd, simd_fn};
+use crate::simd::{Element, Simd, simd_fn};
 use crate::{Isa, Pool};
 
 /// Elements summed in f32 before the sum moves to f64; part of the result's definition, so never tuned at run time.
@@ -8,9 +8,9 @@ const PIECE: usize = 4096;
 
 /// Σ p[i]·q[i] with four vectors of partial sums; the order depends on `n` alone.
 /// # Safety
-/// `p` and `q` are valid for reading `n` floats.
+/// `p` and `q` are valid for reading `n` elements.
 #[inline(always)]
-pub(crate) unsafe fn dot_lanes<S: Simd>(s: S, p: *const f32, q: *const f32, n: usize) -> f32 {
+pub(crate) unsafe fn dot_lanes<S: Simd, E: Element>(s: S, p: *const E, q: *const E, n: usize) -> f32 {
     let zero = s.splat(0.0);
     let mut acc = [zero; 4];
     let mut i = 0;
@@ -19,13 +19,13 @@ pub(crate) unsafe fn dot_lanes<S: Simd>(s: S, p: *const f32, q: *const f32, n: u
         while i + 4 * S::LANES <= n {
             for (j, a) in acc.iter_mut().enumerate() {
                 let at = i + j * S::LANES;
-                *a = s.fma(s.load(p.add(at)), s.load(q.add(at)), *a);
+                *a = s.fma(E::load(s, p.add(at), S::LANES), E::load(s, q.add(at), S::LANES), *a);
             }
             i += 4 * S::LANES;
         }
         while i < n {
             let c = (n - i).min(S::LANES);
-            acc[0] = s.fma(s.load_n(p.add(i), c), s.load_n(q.add(i), c), acc[0]);
+            acc[0] = s.fma(E::load(s, p.add(i), c), E::load(s, q.add(i), c), acc[0]);
             i += c;
         }
     }
@@ -42,10 +42,37 @@ simd_fn! {
 }
 
 simd_fn! {
+    /// As `dot_slice`, over bf16.
+    pub(crate) fn dot_slice_bf16<S>(s, a: &[u16], b: &[u16]) -> f32 {
+        let n = a.len().min(b.len());
+        // SAFETY: both slices hold n elements.
+        unsafe { dot_lanes(s, a.as_ptr(), b.as_ptr(), n) }
+    }
+}
+
+simd_fn! {
     fn axpy_slice<S>(s, alpha: f32, x: &[f32], y: &mut [f32]) {
         let (p, q, n, a) = (x.as_ptr(), y.as_mut_ptr(), x.len().min(y.len()), s.splat(alpha));
         // SAFETY: both slices hold n floats.
         unsafe { sweep!(s, S, n; u = p, v = q; => q, s.fma(a, u, v)) }
+    }
+}
+
+simd_fn! {
+    /// y = x·alpha.
+    pub(crate) fn scale_into<S>(s, x: &[f32], alpha: f32, y: &mut [f32]) {
+        let (p, q, n, a) = (x.as_ptr(), y.as_mut_ptr(), x.len().min(y.len()), s.splat(alpha));
+        // SAFETY: both slices hold n elements.
+        unsafe { sweep!(s, S, n; v = p; => q, s.mul(v, a)) }
+    }
+}
+
+simd_fn! {
+    /// As `scale_into`, rounded to bf16.
+    pub(crate) fn scale_into_bf16<S>(s, x: &[f32], alpha: f32, y: &mut [u16]) {
+        let (p, q, n, a) = (x.as_ptr(), y.as_mut_ptr(), x.len().min(y.len()), s.splat(alpha));
+        // SAFETY: both slices hold n elements.
+        unsafe { sweep!(s, S, n; v = p; => q, s.mul(v, a)) }
     }
 }
 
