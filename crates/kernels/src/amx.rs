@@ -106,12 +106,14 @@ pub(crate) const TILE: usize = 1024;
 pub(crate) const STEP: usize = 2 * TILE;
 
 /// tmm0..tmm3 += [a0; a1] · [b0, b1] over `steps` steps of 32 elements of k: tmm0 = a0·b0, tmm1 = a0·b1, tmm2 = a1·b0,
-/// tmm3 = a1·b1. Both operands are panels: a step's two tiles, then the next step's. Meanwhile `steps` times 256 bytes
-/// from `next` on are fetched into the second-level cache.
+/// tmm3 = a1·b1. Both operands are panels: a step's two tiles, then the next step's. B comes with the hint not to stay in
+/// L1, where A is used again. Meanwhile `steps` times 256 bytes are fetched: from `soon` on into L1, from `later` on
+/// into L2.
 /// # Safety
-/// Tiles are configured ([`Config::FULL`]), and `steps` steps of both panels are readable. `next` may be any address.
+/// Tiles are configured ([`Config::FULL`]), and `steps` steps of both panels are readable. `soon` and `later` may be any
+/// address.
 #[inline(always)]
-pub(crate) unsafe fn multiply_2x2(a: *const u8, b: *const u8, steps: usize, next: *const u8) {
+pub(crate) unsafe fn multiply_2x2(a: *const u8, b: *const u8, steps: usize, soon: *const u8, later: *const u8) {
     if steps == 0 {
         return;
     }
@@ -120,25 +122,31 @@ pub(crate) unsafe fn multiply_2x2(a: *const u8, b: *const u8, steps: usize, next
         asm!(
             "2:",
             "tileloadd tmm4, [{a} + {s}*1]",
-            "tileloadd tmm6, [{b} + {s}*1]",
-            "prefetcht1 [{next}]",
-            "prefetcht1 [{next} + 64]",
+            "tileloaddt1 tmm6, [{b} + {s}*1]",
+            "prefetcht1 [{later}]",
+            "prefetcht1 [{later} + 64]",
+            "prefetcht0 [{soon}]",
+            "prefetcht0 [{soon} + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b} + {s}*1 + 1024]",
-            "prefetcht1 [{next} + 128]",
-            "prefetcht1 [{next} + 192]",
+            "tileloaddt1 tmm7, [{b} + {s}*1 + 1024]",
+            "prefetcht1 [{later} + 128]",
+            "prefetcht1 [{later} + 192]",
+            "prefetcht0 [{soon} + 128]",
+            "prefetcht0 [{soon} + 192]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tileloadd tmm5, [{a} + {s}*1 + 1024]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "add {a}, 2048",
             "add {b}, 2048",
-            "add {next}, 256",
+            "add {later}, 256",
+            "add {soon}, 256",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "dec {n}",
             "jnz 2b",
             a = inout(reg) a => _,
             b = inout(reg) b => _,
-            next = inout(reg) next => _,
+            soon = inout(reg) soon => _,
+            later = inout(reg) later => _,
             s = in(reg) 64usize,
             n = inout(reg) steps => _,
             options(nostack, readonly)
@@ -219,7 +227,7 @@ mod tests {
         unsafe {
             configure(&Config::FULL);
             load(c.as_ptr());
-            multiply_2x2(a.as_ptr().cast(), b.as_ptr().cast(), K / 32, a.as_ptr().cast());
+            multiply_2x2(a.as_ptr().cast(), b.as_ptr().cast(), K / 32, c.as_ptr().cast(), a.as_ptr().cast());
             store(c.as_mut_ptr());
             zero();
             release();

@@ -131,7 +131,7 @@ unsafe fn tiles(steps: usize) -> f64 {
         configure(&Config::FULL);
         zero();
         for _ in 0..steps {
-            multiply_2x2(a, b, DEPTH, a);
+            multiply_2x2(a, b, DEPTH, a, a);
         }
         store(c.as_mut_ptr());
         release();

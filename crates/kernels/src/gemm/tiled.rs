@@ -30,7 +30,7 @@ use std::ops::Range;
 
 /// Steps of k (of 32) that a panel of the left factor is held in L1 for: 18 KiB, with as much of the right one and the
 /// 4 KiB of sums streaming past it.
-const HELD_STEPS: usize = 9;
+const HELD_STEPS: usize = 17;
 /// Steps of k in one block: sums are loaded and stored once a block, 8 KiB for 192 KiB of factors.
 const BLOCK_STEPS: usize = 48;
 /// Words of the right factor's strip in L2.
@@ -450,6 +450,11 @@ impl Work<'_, '_, '_> {
             // this task's.
             unsafe {
                 let sums = self.sums.add((row * self.right.len() + right) * BLOCK_WORDS);
+                // The sums that come next; in the last column, those of the same panel's next run.
+                let soon = match right + 1 < self.right.len() {
+                    true => sums.wrapping_add(BLOCK_WORDS),
+                    false => sums.wrapping_sub(right * BLOCK_WORDS),
+                };
                 if first {
                     amx::zero();
                 } else {
@@ -464,7 +469,7 @@ impl Work<'_, '_, '_> {
                     };
                     // A right panel's turn fetches an eighth of the next left panel.
                     let next = next.wrapping_add(if right < 8 { right * steps.len() * STEP_WORDS / 8 } else { 0 });
-                    amx::multiply_2x2(a.cast(), b.cast(), steps.len(), next.cast());
+                    amx::multiply_2x2(a.cast(), b.cast(), steps.len(), soon.cast(), next.cast());
                 }
                 amx::store(sums);
                 if last {
