@@ -34,6 +34,8 @@ pub(super) struct Area {
     pub panels: usize,
     pub step: usize,
     pub steps: usize,
+    /// Where lines are rows: steps that the same lines are fetched into L2 ahead of their use.
+    pub ahead: usize,
 }
 
 /// Packs an area of an operand: step s of panel p goes to word `(p * stride + s) * STEP_WORDS` of `out`, both counted
@@ -130,6 +132,7 @@ unsafe fn rows<L: Load>(load: L, source: &Operand, form: Form, area: Area, out: 
                     if i < live {
                         // SAFETY: line + i and n elements from `element` on are inside the operand.
                         *x = unsafe { load.row(line + i, element, n) };
+                        fetch(load, line + i, element + 32 * area.ahead);
                     }
                 }
                 if form == Form::Words {
@@ -155,6 +158,8 @@ unsafe fn columns<L: Load>(load: L, source: &Operand, form: Form, area: Area, ou
             for w in 0..16 {
                 let k = first + 2 * w;
                 let zero = _mm512_setzero_si512();
+                fetch(load, k + 32, line);
+                fetch(load, k + 33, line);
                 // SAFETY: rows below k and `live` columns from `line` on are inside the operand.
                 let even = if k < source.k { unsafe { load.row(k, line, live) } } else { zero };
                 // SAFETY: as above.
@@ -193,12 +198,29 @@ fn interleave(x: __m512i) -> __m512i {
     _mm512_permutexvar_epi16(unsafe { std::mem::transmute::<[i16; 32], __m512i>(ORDER) }, x)
 }
 
+/// Asks for what [`Load::row`] will read there into L2.
+#[inline(always)]
+fn fetch<L: Load>(load: L, r: usize, e: usize) {
+    let p = load.place(r, e);
+    // SAFETY: a prefetch never faults, whatever the address.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T1>(p);
+        if L::LINES > 1 {
+            _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(64));
+        }
+    }
+}
+
 /// Reads stored rows as bf16. Implementations are inlined into functions compiled for AVX-512 with BF16.
 trait Load: Copy {
     /// Elements e..e + n of row r, zeros up to 32; e is a multiple of 32 and 1 <= n <= 32.
     /// # Safety
     /// The machine has AVX-512 with BF16, and the elements are inside the matrix.
     unsafe fn row(self, r: usize, e: usize, n: usize) -> __m512i;
+    /// Cache lines of 32 elements, rounded up.
+    const LINES: usize = 1;
+    /// Where element e of row r lies.
+    fn place(self, r: usize, e: usize) -> *const i8;
 }
 
 #[inline(always)]
@@ -222,6 +244,12 @@ struct F32 {
 }
 
 impl Load for F32 {
+    const LINES: usize = 2;
+    #[inline(always)]
+    fn place(self, r: usize, e: usize) -> *const i8 {
+        self.v.wrapping_add(r * self.stride + e).cast()
+    }
+
     #[inline(always)]
     unsafe fn row(self, r: usize, e: usize, n: usize) -> __m512i {
         // SAFETY: lanes from n on are masked off; the second address is not followed when none is left.
@@ -243,6 +271,11 @@ struct Bf16 {
 
 impl Load for Bf16 {
     #[inline(always)]
+    fn place(self, r: usize, e: usize) -> *const i8 {
+        self.v.wrapping_add(r * self.stride + e).cast()
+    }
+
+    #[inline(always)]
     unsafe fn row(self, r: usize, e: usize, n: usize) -> __m512i {
         // SAFETY: lanes from n on are masked off.
         unsafe { _mm512_maskz_loadu_epi16(mask32(n), self.v.add(r * self.stride + e).cast()) }
@@ -257,6 +290,11 @@ struct Int8 {
 }
 
 impl Load for Int8 {
+    #[inline(always)]
+    fn place(self, r: usize, e: usize) -> *const i8 {
+        self.q.wrapping_add(r * self.stride + e).cast()
+    }
+
     #[inline(always)]
     unsafe fn row(self, r: usize, e: usize, n: usize) -> __m512i {
         // SAFETY: lanes from n on are masked off; one scale a row.
@@ -279,6 +317,11 @@ struct Int4 {
 }
 
 impl Load for Int4 {
+    #[inline(always)]
+    fn place(self, r: usize, e: usize) -> *const i8 {
+        self.q.wrapping_add(r * self.bytes + e / 2).cast()
+    }
+
     /// The 16 values of the group as bf16 in a table, the nibbles as its indices.
     #[inline(always)]
     unsafe fn row(self, r: usize, e: usize, n: usize) -> __m512i {
@@ -307,6 +350,11 @@ struct Fp8 {
 }
 
 impl Load for Fp8 {
+    #[inline(always)]
+    fn place(self, r: usize, e: usize) -> *const i8 {
+        self.q.wrapping_add(r * self.stride + e).cast()
+    }
+
     /// E4M3 shifted into half precision is 2^-8 of its value, denormals included; the two NaNs are put in by hand.
     #[inline(always)]
     unsafe fn row(self, r: usize, e: usize, n: usize) -> __m512i {

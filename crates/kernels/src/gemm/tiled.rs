@@ -39,12 +39,16 @@ const STRIP_WORDS: usize = 192 << 10;
 const SUM_WORDS: usize = 1 << 20;
 /// Panels of the right factor up to which it is packed once and the left one just before use.
 const NARROW: usize = 8;
+/// Panels of the left factor that count as few: their sums of a wide strip stay in L2.
+const FEW_PANELS: usize = 4;
 /// Words of factors packed at once for all tasks (64 MiB).
 const SHARED_WORDS: usize = 16 << 20;
 /// Multiply-adds worth a task of their own: some microseconds.
 const TASK_WORK: usize = 8 << 20;
 /// Words worth packing on several threads.
 const PACK_WORDS: usize = 32 << 10;
+/// Steps that lines are fetched ahead of being packed.
+const AHEAD: usize = 6;
 const BLOCK_WORDS: usize = LINES * LINES;
 
 /// Words that hold `m` lines of `k` elements as panels.
@@ -65,7 +69,7 @@ pub(super) unsafe fn pack_left(pool: &Pool, source: &Operand, out: &mut [u32]) {
     let units = units(panels);
     loops(pool, units.count, out.len(), &|u| {
         let own = units.range(u);
-        let area = Area { panel: own.start, panels: own.len(), step: 0, steps };
+        let area = Area { panel: own.start, panels: own.len(), step: 0, steps, ahead: AHEAD };
         // SAFETY: as the caller vouches; units are apart in `out`.
         unsafe { pack(source, Form::Lines, area, base.get().add(own.start * steps * STEP_WORDS), steps) };
     });
@@ -179,11 +183,15 @@ impl<'a> Plan<'a> {
             first += steps;
             Part { left, right, first: first - steps, steps }
         });
-        let parts = parts.collect();
+        let parts: Vec<_> = parts.collect();
         let (rows, columns) = (p.m.div_ceil(LINES), p.n.div_ceil(LINES));
         let (left_panels, right_panels) = if turned { (columns, rows) } else { (rows, columns) };
         let narrow = right_panels <= NARROW;
-        let mut blocks = Cut { total: steps, count: steps.div_ceil(BLOCK_STEPS).max(1) };
+        // A strip of stored columns is read in pieces of its width: with few rows to multiply, rather wide than deep.
+        let along = |p: &Part| matches!(&p.right, Side::Stored(b) if !b.lines_are_rows);
+        let shallow = !narrow && left_panels <= FEW_PANELS && parts.iter().any(along);
+        let deep = if shallow { HELD_STEPS } else { BLOCK_STEPS };
+        let mut blocks = Cut { total: steps, count: steps.div_ceil(deep).max(1) };
         let work = left_panels * right_panels * LINES * LINES * 32 * steps;
         let most = (work / TASK_WORK).max(1);
         let strips = if narrow {
@@ -332,7 +340,8 @@ impl Piece<'_, '_> {
             if !plan.narrow && matches!(side, Side::Packed(_)) {
                 continue;
             }
-            let area = Area { panel: panels.start + own.start, panels: own.len(), step: 0, steps: part.steps };
+            let area =
+                Area { panel: panels.start + own.start, panels: own.len(), step: 0, steps: part.steps, ahead: AHEAD };
             // SAFETY: the panels' steps of this part lie inside the piece's words.
             unsafe {
                 let out = shared.add((own.start * plan.steps + part.first) * STEP_WORDS);
@@ -407,6 +416,7 @@ impl Work<'_, '_, '_> {
                     panels: self.right.len(),
                     step: own.start - part.first,
                     steps: own.len(),
+                    ahead: AHEAD,
                 };
                 // SAFETY: the strip holds the block's steps of every panel.
                 unsafe {
@@ -434,7 +444,8 @@ impl Work<'_, '_, '_> {
         if plan.narrow {
             for (part, steps) in plan.within(&own) {
                 if let Side::Stored(source) = &part.left {
-                    let area = Area { panel, panels: 1, step: steps.start - part.first, steps: steps.len() };
+                    let count = steps.len();
+                    let area = Area { panel, panels: 1, step: steps.start - part.first, steps: count, ahead: count };
                     // SAFETY: a run's steps fit `held`.
                     unsafe {
                         let out = self.held.add((steps.start - own.start) * STEP_WORDS);
