@@ -30,8 +30,9 @@ pub struct Model {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pass {
     pub dropout: Option<DropoutKey>,
-    /// Recompute each layer in the backward pass instead of keeping its inner values.
-    pub checkpoint: bool,
+    /// The first so many layers are computed again in the backward pass instead of keeping their inner values. The
+    /// first ones, because by their turn the memory of the later ones is free.
+    pub checkpoint: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -48,7 +49,7 @@ impl Model {
     /// Loss of the batch without gradients.
     pub fn loss(&self, batch: &PackedBatch) -> BatchLoss {
         let mut tape = Tape::eval(&self.context, &self.params);
-        let (h, load) = self.hidden(&mut tape, batch, false);
+        let (h, load) = self.hidden(&mut tape, batch, 0);
         let loss = tape.head_loss(&h, &self.lm_head, &batch.targets);
         BatchLoss { sum: loss.sum(), per_token: loss.per_token, expert_load: load }
     }
@@ -67,7 +68,7 @@ impl Model {
     /// Logits of every token, `[tokens, vocab]`.
     pub fn logits(&self, batch: &PackedBatch) -> Tensor {
         let mut tape = Tape::eval(&self.context, &self.params);
-        let (h, _) = self.hidden(&mut tape, batch, false);
+        let (h, _) = self.hidden(&mut tape, batch, 0);
         let logits = tape.linears(&h, vec![(&self.lm_head, Store::F32)]).remove(0);
         Arc::unwrap_or_clone(logits.value).into_f32(&self.context.pool)
     }
@@ -129,7 +130,7 @@ impl Model {
 
     fn last_hidden<'a>(&'a self, keys: &'a CachedKeys, ids: Vec<u32>, positions: &[u32], last: &[usize]) -> Tensor {
         let mut tape = Tape::eval(&self.context, &self.params);
-        let (h, _) = self.run_layers(&mut tape, &Arc::new(ids), positions, Keys::Cached(keys), false);
+        let (h, _) = self.run_layers(&mut tape, &Arc::new(ids), positions, Keys::Cached(keys), 0);
         let wide = h.value.widened(&self.context.pool);
         let mut ends = Tensor::zeros(last.len(), h.cols());
         for (i, r) in last.iter().enumerate() {
@@ -139,7 +140,7 @@ impl Model {
     }
 
     /// Output of the final norm, and the expert load of each layer.
-    fn hidden<'a>(&'a self, tape: &mut Tape<'a>, batch: &PackedBatch, checkpoint: bool) -> (Var, Vec<Vec<usize>>) {
+    fn hidden<'a>(&'a self, tape: &mut Tape<'a>, batch: &PackedBatch, checkpoint: usize) -> (Var, Vec<Vec<usize>>) {
         self.run_layers(tape, &batch.ids, &batch.positions, Keys::Packed(batch.segments.clone()), checkpoint)
     }
 
@@ -149,7 +150,7 @@ impl Model {
         ids: &Arc<Vec<u32>>,
         positions: &[u32],
         keys: Keys<'a>,
-        checkpoint: bool,
+        checkpoint: usize,
     ) -> (Var, Vec<Vec<usize>>) {
         let expert_load = Arc::new(Mutex::new(vec![Vec::new(); self.layers.len()]));
         let pass = LayerPass {
@@ -160,7 +161,7 @@ impl Model {
         };
         let mut x = tape.embed(ids, &self.embed_tokens, self.embed_lora.as_ref());
         for layer in &self.layers {
-            x = if checkpoint {
+            x = if layer.index < checkpoint {
                 let pass = pass.clone();
                 tape.checkpoint(&x, layer.is_trainable(), move |tape, x| layer.forward(tape, &x, &pass))
             } else {

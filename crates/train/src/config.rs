@@ -15,8 +15,8 @@ pub use document::{ConfigError, ConfigFault, Place, Placed, SourceText};
 pub use reference::reference;
 pub use resolve::{BaseFacts, Source};
 pub use setting::{
-    BadRow, BaseForm, Betas, Dtype, EmptyThinkPolicy, Goal, Lang, Layout, Method, PRESETS, Pairs, RowFormat,
-    ScheduleKind, Setting, Targets, Think, TooLong,
+    BadRow, BaseForm, Betas, Checkpointing, Dtype, EmptyThinkPolicy, Goal, Lang, Layout, Method, PRESETS, Pairs,
+    RowFormat, ScheduleKind, Setting, Targets, Think, TooLong,
 };
 
 use resolve::{Default, Defaults, derived, fixed, of_base, required};
@@ -261,8 +261,11 @@ sections! {
         eps: f64 = |_| fixed(1e-8), "torch";
         /// Gradients are scaled down to this norm; 0 never scales.
         max_grad_norm: f64 = |_| fixed(1.0), "the usual bound; Open-R1 uses 0.2 for long chains of thought";
-        /// Keep only block inputs and compute the rest again during backward: far less memory, a third more work.
-        activation_checkpointing: bool = |_| fixed(true), "a 1.5B model at 2048 tokens needs some 10 GB of activations without it";
+        /// Layers that keep only their input and compute the rest again during backward: less memory, up to a third more
+        /// work, the same numbers. `"auto"` takes as few as the memory allows.
+        activation_checkpointing: Checkpointing = |_| fixed(Checkpointing::Auto), "no layer is computed twice without need";
+        /// Memory that a run may take in all, in GiB; 0 means four fifths of what the machine has free at the start.
+        memory_gib: f64 = |_| fixed(0.0), "decides how many layers are computed again";
         /// Seed of initialisation, order, dropout and the held-out rows.
         seed: u64 = |_| fixed(42), "";
         /// A new order of the rows for each epoch.

@@ -35,7 +35,7 @@ pub use metrics::{Metrics, Offsets, read_lines};
 pub use observer::{Event, Observer, StepEvent};
 pub use order::{BatchSize, Batches, Length, Order};
 pub use pack::{MicroBatch, Row, first_fit_decreasing, pack};
-pub use plan::{MemoryItem, Plan, PlanInputs, Probe, activation_bytes, plan, weight_bytes};
+pub use plan::{MemoryItem, Plan, PlanInputs, Probe, fit_memory, plan, weight_bytes};
 pub use prepare::{Inputs, attach, base_facts, base_id, load_base, load_run, prepare, spec};
 pub use rows::{encoder, load_rows, read_options, rows_id};
 pub use run::{End, Evaluator, RunReport, plan_run, resume, resume_with, run, run_with, train};

@@ -18,6 +18,14 @@ pub fn resident_bytes() -> Option<u64> {
     status("VmRSS")
 }
 
+/// Memory that this machine can give without swapping, in bytes.
+pub fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// `n` bytes for people: three digits, binary units.
 pub fn human(bytes: u64) -> String {
     let mut value = bytes as f64;

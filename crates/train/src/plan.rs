@@ -4,11 +4,11 @@
 use std::fmt;
 use std::time::Instant;
 
-use loar_formats::config::ModelConfig;
 use loar_model::Model;
 use serde::{Deserialize, Serialize};
 
-use crate::memory::human;
+use crate::config::{Checkpointing, ResolvedRun};
+use crate::memory::{available_bytes, human};
 use crate::order::Batches;
 use crate::pack::{Row, pack};
 use crate::step::{StepSettings, gradients};
@@ -17,13 +17,14 @@ use crate::step::{StepSettings, gradients};
 const PROBE_SECONDS: f64 = 3.0;
 /// Passes of the probe at most.
 const PROBE_PASSES: usize = 4;
-/// Logits held at a time by the loss, in numbers (`tape::op::head_loss`).
-const LOGIT_CHUNK: u64 = 16 << 20;
+/// Panels that products keep between calls, all threads together.
+const SCRATCH: u64 = 64 << 20;
 
 /// One line of the memory table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryItem {
-    /// `base weights`, `adapter`, `gradients`, `optimizer`, `activations`, `logits`, `program and rows`.
+    /// `base weights`, `trainable weights`, `gradients`, `optimizer`, `activations`, `logits`, `kernel scratch`,
+    /// `program and rows`.
     pub component: String,
     /// Bytes.
     pub bytes: u64,
@@ -66,6 +67,9 @@ pub struct Plan {
     pub epochs: f64,
     /// Tokens over all steps.
     pub tokens: u64,
+    /// Layers computed again during backward.
+    #[serde(default)]
+    pub recomputed_layers: u64,
     /// Passes of the first step.
     pub micro_batches: u64,
     /// Tokens of one evaluation, and how many there are.
@@ -96,6 +100,7 @@ impl fmt::Display for Plan {
             writeln!(f, "{:<20}{:>14}", item.component, human(item.bytes))?;
         }
         writeln!(f, "{:<20}{:>14}", "memory", human(self.peak_bytes()))?;
+        writeln!(f, "{:<20}{:>14}  computed again during backward", "layers", self.recomputed_layers)?;
         writeln!(f, "{:<20}{:>14}  of {}", "trainable", self.trainable, self.parameters)?;
         writeln!(
             f,
@@ -127,51 +132,37 @@ pub fn weight_bytes(model: &Model) -> u64 {
     model.base_bytes()
 }
 
-/// Numbers that one layer keeps for its backward pass, per token, and the width of its input.
-fn layer_numbers(config: &ModelConfig, layer: usize) -> u64 {
-    let h = config.hidden_size;
-    let attention = match &config.mla {
-        Some(m) => {
-            let heads = config.num_attention_heads;
-            let qk = m.qk_nope_head_dim + m.qk_rope_head_dim;
-            // latent query and its norm, q, latent kv and its norm, expanded keys and values, output
-            2 * m.q_lora_rank.unwrap_or(0)
-                + 2 * heads * qk
-                + 2 * m.kv_lora_rank
-                + m.qk_rope_head_dim
-                + heads * (m.qk_nope_head_dim + m.v_head_dim)
-                + heads * qk
-                + 2 * heads * m.v_head_dim
+/// Tokens and labels of the largest pass that the batches can ask for.
+fn largest_pass(rows: &[Row], batches: &Batches, settings: &StepSettings) -> (usize, usize) {
+    let longest = rows.iter().map(|r| r.ids.len()).max().unwrap_or(0);
+    let mut batches = batches.clone();
+    let (mut cursor, mut tokens, mut labels) = (0, 0, 0);
+    for _ in 0..batches.steps() {
+        let Some((chosen, next)) = batches.at(cursor) else { break };
+        for m in pack(rows, &chosen, settings.capacity) {
+            tokens = tokens.max(m.batch.tokens());
+            labels = labels.max(m.batch.targets.len());
         }
-        None => {
-            let q = config.num_attention_heads * config.head_dim;
-            let kv = config.num_key_value_heads * config.head_dim;
-            3 * q + 4 * kv // before and after rope, output
-        }
-    };
-    let mlp = match &config.moe {
-        Some(moe) if config.is_moe_layer(layer) => {
-            let active = moe.num_experts_per_tok + moe.n_shared_experts;
-            3 * active * moe.moe_intermediate_size + 2 * moe.num_experts_per_tok * h + moe.n_routed_experts
-        }
-        _ => 3 * config.intermediate_size,
-    };
-    // two norms, two residual sums, the outputs of attention and MLP
-    (attention + mlp + 6 * h) as u64
+        cursor = next;
+    }
+    (tokens.max(longest), labels)
 }
 
-/// Bytes of activations of one pass over `tokens` tokens.
-pub fn activation_bytes(config: &ModelConfig, tokens: u64, checkpointing: bool) -> u64 {
-    let layers: Vec<u64> = (0..config.num_hidden_layers).map(|l| layer_numbers(config, l)).collect();
-    let largest = layers.iter().copied().max().unwrap_or(0);
-    let h = config.hidden_size as u64;
-    let per_token = if checkpointing {
-        // inputs of all blocks; one block's values and their gradients
-        layers.len() as u64 * h + 2 * largest
-    } else {
-        layers.iter().sum::<u64>() + largest
-    };
-    4 * tokens * (per_token + 2 * h)
+/// Settles how many layers are computed again: as the run says, or as few as its memory allows.
+pub fn fit_memory(run: &ResolvedRun, model: &Model, rows: &[Row], batches: &Batches, program: u64) -> StepSettings {
+    let mut settings = StepSettings::of(run);
+    if run.train.activation_checkpointing == Checkpointing::Auto {
+        let limit = match run.train.memory_gib {
+            0.0 => available_bytes().map_or(u64::MAX, |b| b / 5 * 4),
+            gib => (gib * (1u64 << 30) as f64) as u64,
+        };
+        let trainable = model.trainable_count() as u64;
+        let fixed = weight_bytes(model) + 12 * trainable + program + SCRATCH;
+        let (tokens, labels) = largest_pass(rows, batches, &settings);
+        // Gradients of an earlier pass are there when a step has several.
+        settings.recomputed_layers = model.layers_to_recompute(tokens, labels, true, limit.saturating_sub(fixed));
+    }
+    settings
 }
 
 /// What [`plan`] looks at.
@@ -206,19 +197,18 @@ pub fn plan(inputs: &PlanInputs<'_>, with_probe: bool) -> Plan {
     }
     let first = batches.at(0).map(|(chosen, _)| chosen).unwrap_or_default();
     let micro = pack(rows, &first, settings.capacity);
-    let longest = rows.iter().map(|r| r.ids.len()).max().unwrap_or(0);
-    let pass_tokens = micro.iter().map(|m| m.batch.tokens()).max().unwrap_or(0).max(longest) as u64;
-    let pass_labels = micro.iter().map(|m| m.batch.targets.len()).max().unwrap_or(0) as u64;
-    let vocab = model.config.vocab_size as u64;
+    let (pass_tokens, pass_labels) = largest_pass(rows, inputs.batches, settings);
+    let pass = model.pass_bytes(pass_tokens, pass_labels, settings.recomputed_layers, micro.len() > 1);
     let trainable = model.trainable_count() as u64;
     let mut memory = Vec::new();
     let mut item = |component: &str, bytes: u64| memory.push(MemoryItem { component: component.into(), bytes });
     item("base weights", weight_bytes(model));
     item("trainable weights", 4 * trainable);
-    item("gradients", 4 * trainable);
+    item("gradients", pass.gradients);
     item("optimizer", 8 * trainable);
-    item("activations", activation_bytes(&model.config, pass_tokens, settings.activation_checkpointing));
-    item("logits", 4 * (LOGIT_CHUNK / vocab.max(1)).clamp(1, pass_labels.max(1)) * vocab);
+    item("activations", pass.activations);
+    item("logits", pass.logits);
+    item("kernel scratch", SCRATCH);
     item("program and rows", inputs.program_bytes);
     Plan {
         memory,
@@ -230,6 +220,7 @@ pub fn plan(inputs: &PlanInputs<'_>, with_probe: bool) -> Plan {
         steps: steps as u64,
         epochs: batches.epoch(cursor),
         tokens,
+        recomputed_layers: settings.recomputed_layers.min(model.layers().len()) as u64,
         micro_batches: micro.len() as u64,
         eval_tokens: eval_rows.iter().map(|r| r.ids.len() as u64).sum(),
         evaluations: inputs.evaluations,

@@ -12,10 +12,9 @@ use crate::config::ResolvedRun;
 use crate::folder::Folder;
 use crate::memory;
 use crate::observer::{Event, Observer};
-use crate::plan::{Plan, PlanInputs, plan};
+use crate::plan::{Plan, PlanInputs, fit_memory, plan};
 use crate::prepare::{Inputs, prepare};
 use crate::session::{Session, batches, every};
-use crate::step::StepSettings;
 use crate::{TrainError, report};
 
 /// Scores a task during training, beside the loss: what the caller knows and this crate does not.
@@ -147,7 +146,7 @@ pub fn plan_run(run: &ResolvedRun, observer: &mut dyn Observer) -> Result<Plan, 
             rows: &inputs.rows,
             eval_rows: &inputs.eval_rows,
             batches: &batches,
-            settings: &StepSettings::of(run),
+            settings: &fit_memory(run, &inputs.model, &inputs.rows, &batches, inputs.resident_before.unwrap_or(0)),
             evaluations,
             program_bytes: inputs.resident_before.unwrap_or(0),
         },

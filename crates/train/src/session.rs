@@ -18,7 +18,7 @@ use crate::metrics::{Metrics, Offsets};
 use crate::observer::{Event, Observer, StepEvent};
 use crate::order::{BatchSize, Batches, Length, Order};
 use crate::pack::pack;
-use crate::plan::{Plan, PlanInputs, plan};
+use crate::plan::{Plan, PlanInputs, fit_memory, plan};
 use crate::prepare::Inputs;
 use crate::rows::rows_id;
 use crate::run::Evaluator;
@@ -81,6 +81,8 @@ impl<'a> Session<'a> {
     ) -> Result<Session<'a>, TrainError> {
         let folder = Folder::new(&run.output.dir);
         let batches = batches(run, inputs.rows.iter().map(|r| r.ids.len()).collect());
+        let program = inputs.resident_before.unwrap_or(0);
+        let settings = fit_memory(run, &inputs.model, &inputs.rows, &batches, program);
         let steps = batches.steps();
         let warmup = if run.train.warmup_steps > 0 {
             run.train.warmup_steps
@@ -94,7 +96,6 @@ impl<'a> Session<'a> {
             warmup,
             steps,
         };
-        let settings = StepSettings::of(run);
         let mut adamw = optimizer(run, &inputs.model);
         let mut coverage = inputs.model.coverage();
         let checkpoints = Checkpoints::new(&folder.dir, run.checkpoint.keep);

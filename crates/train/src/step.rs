@@ -7,7 +7,7 @@
 use loar_model::{Model, Pass};
 use loar_tape::{AdamW, AdamWConfig, DropoutKey, Grads, ParamId, ParamRole};
 
-use crate::config::ResolvedRun;
+use crate::config::{Checkpointing, ResolvedRun};
 use crate::pack::{MicroBatch, Row, pack};
 
 /// What decides a step besides model and rows.
@@ -21,19 +21,23 @@ pub struct StepSettings {
     pub lora_plus_ratio: f64,
     /// Whether adapter inputs are dropped at random, and the seed for it.
     pub dropout_seed: Option<u64>,
-    /// Recompute blocks during backward.
-    pub activation_checkpointing: bool,
+    /// Layers computed again during backward, the first ones.
+    pub recomputed_layers: usize,
 }
 
 impl StepSettings {
-    /// As a run says.
+    /// As a run says; `Auto` is settled by [`fit_memory`](crate::plan::fit_memory) once the model is there.
     pub fn of(run: &ResolvedRun) -> StepSettings {
         StepSettings {
             capacity: run.train.micro_batch_tokens,
             max_grad_norm: run.train.max_grad_norm,
             lora_plus_ratio: run.adapter.lora_plus_ratio,
             dropout_seed: (run.adapter.dropout > 0.0).then_some(run.train.seed),
-            activation_checkpointing: run.train.activation_checkpointing,
+            recomputed_layers: match run.train.activation_checkpointing {
+                Checkpointing::All => usize::MAX,
+                Checkpointing::Layers(n) => n,
+                Checkpointing::None | Checkpointing::Auto => 0,
+            },
         }
     }
 }
@@ -115,7 +119,7 @@ pub fn gradients(
     let token_weight = 1.0 / labels.max(1) as f32;
     for m in &micro {
         let dropout = settings.dropout_seed.map(|seed| DropoutKey { seed, micro_step: *micro_step });
-        let pass = Pass { dropout, checkpoint: settings.activation_checkpointing };
+        let pass = Pass { dropout, checkpoint: settings.recomputed_layers };
         let loss = model.loss_and_grads(&m.batch, &mut grads, token_weight, &pass);
         *micro_step += 1;
         if let Some(fault) = non_finite_loss(rows, m, &loss.per_token, loss.sum) {

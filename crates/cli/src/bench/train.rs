@@ -77,7 +77,7 @@ impl Trainer {
             max_grad_norm: MAX_GRAD_NORM,
             lora_plus_ratio: 1.0,
             dropout_seed: None,
-            activation_checkpointing: self.plan.checkpointing,
+            recomputed_layers: if self.plan.checkpointing { usize::MAX } else { 0 },
         };
         let chosen: Vec<usize> = (0..rows.len()).collect();
         let start = Instant::now();

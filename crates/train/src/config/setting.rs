@@ -77,6 +77,44 @@ impl Setting for bool {
     }
 }
 
+/// Which layers keep only their input during the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpointing {
+    /// As few as the memory allows.
+    Auto,
+    /// None of them.
+    None,
+    /// All of them.
+    All,
+    /// The first so many.
+    Layers(usize),
+}
+
+impl Setting for Checkpointing {
+    fn kind() -> String {
+        "\"auto\", true, false or a number of layers".into()
+    }
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<ValueFault>> {
+        match value.get_ref() {
+            DeValue::Boolean(true) => Ok(Checkpointing::All),
+            DeValue::Boolean(false) => Ok(Checkpointing::None),
+            DeValue::String(s) if s == "auto" => Ok(Checkpointing::Auto),
+            _ => match integer(value).and_then(|n| usize::try_from(n).ok()) {
+                Some(n) => Ok(Checkpointing::Layers(n)),
+                None => wrong(value, "\"auto\", true, false or a number of layers"),
+            },
+        }
+    }
+    fn toml(&self) -> String {
+        match self {
+            Checkpointing::Auto => "\"auto\"".into(),
+            Checkpointing::All => "true".into(),
+            Checkpointing::None => "false".into(),
+            Checkpointing::Layers(n) => n.to_string(),
+        }
+    }
+}
+
 fn integer(value: &Spanned<DeValue<'_>>) -> Option<u64> {
     let i = value.get_ref().as_integer()?;
     u64::from_str_radix(i.as_str(), i.radix()).ok()
