@@ -1,3 +1,4 @@
+//! Every form of weight against a reference, every row count, one thread and several.
 use super::*;
 use crate::rng::Stream as Random;
 
