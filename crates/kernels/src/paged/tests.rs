@@ -1,3 +1,4 @@
+//! Paged attention against the dense reference over the same keys, in any page order, on any number of threads.
 use super::*;
 use crate::rng::Stream;
 
