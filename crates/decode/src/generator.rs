@@ -1,15 +1,17 @@
 //! Requests to completions: prefill, batched steps, stopping, streaming.
 //!
 //! Takes any number of requests, runs up to [`Generator::max_batch`] of them at a time and lets the
-//! next one in as soon as one ends. A long prompt is fed in pieces of a fixed size. What a request
-//! gets depends on its own prompt and settings only: rows of a step do not touch each other, pieces
-//! are cut by position, and draws are keyed by (seed, request key, position).
+//! next one in as soon as one ends. A long prompt is fed in pieces of a fixed size; pieces that several
+//! requests begin with are fed once and their pages shared, and a prompt that later requests repeat is
+//! kept until they have come. What a request gets depends on its own prompt and settings only: rows of
+//! a step do not touch each other, pieces are cut by position, and draws are keyed by (seed, request
+//! key, position).
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use loar_model::{KvCache, Model};
+use loar_model::{CacheDtype, KvCache, Model};
 use loar_text::{StreamDecoder, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +95,15 @@ pub struct Generator<'a> {
     end_ids: Vec<u32>,
     max_batch: usize,
     cancel: Option<&'a AtomicBool>,
+    /// What every sequence starts from; its clones share what decoding prepares once.
+    empty: KvCache,
+}
+
+/// A prompt that waiting requests repeat: its cache and the logits after it.
+struct Kept<'a> {
+    prompt: &'a [u32],
+    cache: KvCache,
+    logits: Vec<f32>,
 }
 
 /// A sequence in the batch.
@@ -113,7 +124,18 @@ struct Active<'a> {
 impl<'a> Generator<'a> {
     /// `end_ids` end a sequence: the end tokens of the checkpoint and of its template.
     pub fn new(model: &'a Model, tokenizer: &'a Tokenizer, end_ids: impl Into<Vec<u32>>) -> Self {
-        Self { model, tokenizer, end_ids: end_ids.into(), max_batch: MAX_BATCH, cancel: None }
+        let empty = model.new_cache();
+        Self { model, tokenizer, end_ids: end_ids.into(), max_batch: MAX_BATCH, cancel: None, empty }
+    }
+
+    /// Holds keys and values in this type; part of what decides the result.
+    ///
+    /// # Panics
+    /// When the model multiplies in f32: its caches are f32.
+    #[must_use]
+    pub fn with_cache_dtype(mut self, dtype: CacheDtype) -> Self {
+        self.empty = self.model.new_paged_cache(dtype);
+        self
     }
 
     /// Sequences stepped together; changes time and memory, never the result.
@@ -151,6 +173,7 @@ impl<'a> Generator<'a> {
         self.check(requests)?;
         let mut waiting: VecDeque<usize> = (0..requests.len()).collect();
         let mut active: Vec<Active<'_>> = Vec::new();
+        let mut kept: Vec<Kept<'_>> = Vec::new();
         let mut done: Vec<Option<Completion>> = vec![None; requests.len()];
         loop {
             if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
@@ -170,31 +193,65 @@ impl<'a> Generator<'a> {
             while active.len() < self.max_batch
                 && let Some(request) = waiting.pop_front()
             {
-                match self.admit(request, &requests[request]) {
-                    Some(a) => active.push(a),
-                    None => done[request] = Some(nothing(FinishReason::Length)),
+                let Some(mut a) = self.admit(request, &requests[request]) else {
+                    done[request] = Some(nothing(FinishReason::Length));
+                    continue;
+                };
+                if let Some(k) = kept.iter().find(|k| k.prompt == a.prompt) {
+                    a.cache = k.cache.clone();
+                    a.fed = a.prompt.len();
+                    a.choose(&k.logits, self, &mut on_token)?;
                 }
+                active.push(a);
             }
+            kept.retain(|k| waiting.iter().any(|w| requests[*w].prompt_ids == k.prompt));
             if active.is_empty() {
                 break;
             }
-            self.step(&mut active, &mut on_token)?;
+            // A sequence may have ended with the token it got on admission.
+            if active.iter().all(|a| !a.finished) {
+                self.step(&mut active, &mut kept, &mut on_token)?;
+            }
         }
         Ok(done.into_iter().map(|c| c.unwrap_or_else(|| nothing(FinishReason::Cancelled))).collect())
     }
 
     /// One step of the whole batch: the next piece of its prompt for a sequence still being fed, the
-    /// last chosen token for the others.
-    fn step(&self, active: &mut [Active<'_>], on_token: &mut impl FnMut(&TokenEvent<'_>)) -> Result<(), DecodeError> {
+    /// last chosen token for the others. Of sequences that are fed the same, one is, and the others
+    /// take its cache.
+    fn step<'r>(
+        &self,
+        active: &mut [Active<'r>],
+        kept: &mut Vec<Kept<'r>>,
+        on_token: &mut impl FnMut(&TokenEvent<'_>),
+    ) -> Result<(), DecodeError> {
+        let feeding: Vec<Option<(usize, &[u32])>> = active.iter().map(Active::fed_after).collect();
+        let leaders = leaders(&feeding);
         let pieces: Vec<Vec<u32>> = active.iter_mut().map(Active::next_piece).collect();
-        let mut sequences: Vec<(&[u32], &mut KvCache)> =
-            pieces.iter().zip(active.iter_mut()).map(|(piece, a)| (piece.as_slice(), &mut a.cache)).collect();
-        let logits = self.model.step(&mut sequences);
-        drop(sequences);
-        for (row, a) in active.iter_mut().enumerate() {
-            if a.fed == a.prompt.len() {
-                a.choose(logits.row(row), self, on_token)?;
+        let mut rows = vec![0; active.len()];
+        let mut sequences: Vec<(&[u32], &mut KvCache)> = Vec::with_capacity(active.len());
+        for (i, (piece, a)) in pieces.iter().zip(active.iter_mut()).enumerate() {
+            if leaders[i] == i {
+                rows[i] = sequences.len();
+                sequences.push((piece, &mut a.cache));
             }
+        }
+        let logits = self.model.step(&mut sequences);
+        for (i, leader) in leaders.iter().enumerate() {
+            if *leader != i {
+                active[i].cache = active[*leader].cache.clone();
+                rows[i] = rows[*leader];
+            }
+        }
+        for (i, a) in active.iter_mut().enumerate() {
+            if a.fed < a.prompt.len() {
+                continue;
+            }
+            let row = logits.row(rows[i]);
+            if leaders[i] == i && feeding[i].is_some() {
+                kept.push(Kept { prompt: a.prompt, cache: a.cache.clone(), logits: row.to_vec() });
+            }
+            a.choose(row, self, on_token)?;
         }
         Ok(())
     }
@@ -212,7 +269,7 @@ impl<'a> Generator<'a> {
             fed: 0,
             max_new_tokens,
             sampler: Sampler::new(&request.sampling, request.key),
-            cache: self.model.new_cache(),
+            cache: self.empty.clone(),
             decoder: self.tokenizer.stream_decoder(false),
             scanner: StopScanner::new(&request.sampling.stop),
             done: nothing(FinishReason::Length),
@@ -245,12 +302,26 @@ impl<'a> Generator<'a> {
     }
 }
 
+/// For each sequence the first one that is fed the same now and was before: `feeding` holds where a
+/// prompt's next piece begins and the prompt up to its end, nothing for sequences past their prompt.
+fn leaders(feeding: &[Option<(usize, &[u32])>]) -> Vec<usize> {
+    (0..feeding.len())
+        .map(|i| (0..i).find(|j| feeding[i].is_some() && feeding[*j] == feeding[i]).unwrap_or(i))
+        .collect()
+}
+
 /// A completion without a token.
 fn nothing(finish_reason: FinishReason) -> Completion {
     Completion { ids: Vec::new(), text: String::new(), finish_reason, logprobs: Vec::new() }
 }
 
-impl Active<'_> {
+impl<'r> Active<'r> {
+    /// Where the next piece of the prompt begins, and the prompt up to its end; nothing once it is fed.
+    fn fed_after(&self) -> Option<(usize, &'r [u32])> {
+        let end = (self.fed + PREFILL_TOKENS).min(self.prompt.len());
+        (self.fed < self.prompt.len()).then(|| (self.fed, &self.prompt[..end]))
+    }
+
     /// Tokens to feed now. Pieces begin at multiples of [`PREFILL_TOKENS`], whatever the batch.
     fn next_piece(&mut self) -> Vec<u32> {
         if self.fed == self.prompt.len() {
@@ -317,5 +388,26 @@ impl Active<'_> {
             self.finished = true;
             self.done.finish_reason = reason;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leaders;
+
+    #[test]
+    fn the_same_piece_after_the_same_beginning_is_fed_once() {
+        let (a, b) = ([1, 2, 3], [1, 2, 4]);
+        let feeding = [
+            None,
+            Some((0, &a[..2])),
+            Some((0, &b[..2])),
+            Some((0, &a[..3])),
+            None,
+            Some((2, &a[..3])),
+            Some((2, &b[..3])),
+            Some((0, &a[..3])),
+        ];
+        assert_eq!(leaders(&feeding), [0, 1, 1, 3, 4, 5, 6, 3]);
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{END, models, tokenizer};
+use common::{END, models, models_in, tokenizer};
 use loar_decode::{Completion, DecodeError, FinishReason, Generator, Request, Sampling};
 use loar_model::{Model, PackedBatch};
 
@@ -99,6 +99,45 @@ fn batched_is_single_bit_for_bit() {
         let mut reversed = Generator::new(&model, &tokenizer, [END]).generate(&backwards, |_| {}).unwrap();
         reversed.reverse();
         assert_eq!(reversed, single, "{name}, reversed");
+    }
+}
+
+/// Streamed weights and paged caches: what a request gets is the same alone, beside seven others, with
+/// others joining while it runs, behind a prompt it shares, and with one thread or two.
+#[test]
+fn a_request_gets_the_same_ids_and_logprobs_in_any_company() {
+    let tokenizer = tokenizer();
+    let precision = loar_tape::Precision::Bf16;
+    for ((name, one), (_, two)) in models_in(precision, 1).into_iter().zip(models_in(precision, 2)) {
+        let all = prompts();
+        // Lengths chosen so that requests end and others join at different times; prompts 2 and 5 thrice.
+        let requests: Vec<Request> = [0, 1, 2, 5, 2, 3, 4, 5, 2, 6, 5]
+            .iter()
+            .enumerate()
+            .map(|(i, p)| request(&all[*p], i as u32, sampled(9, 4 + 5 * i)))
+            .collect();
+        let alone: Vec<Completion> = requests
+            .iter()
+            .map(|r| {
+                Generator::new(&one, &tokenizer, [END]).generate(std::slice::from_ref(r), |_| {}).unwrap().remove(0)
+            })
+            .collect();
+        assert!(alone.iter().map(|c| c.ids.len()).sum::<usize>() > 60, "{name}: the requests end too soon to meet");
+        assert!(alone[2].ids != alone[4].ids && alone[3].ids != alone[7].ids, "{name}: paths of a prompt differ");
+        for (threads, model) in [(1, &one), (2, &two)] {
+            for max_batch in [1, 3, 8, 11] {
+                let generator = Generator::new(model, &tokenizer, [END]).with_max_batch(max_batch);
+                let together = generator.generate(&requests, |_| {}).unwrap();
+                assert_eq!(together, alone, "{name}, {threads} threads, batch of {max_batch}");
+            }
+        }
+        let int8 = |requests: &[Request]| {
+            let generator = Generator::new(&two, &tokenizer, [END]).with_cache_dtype(loar_model::CacheDtype::Int8);
+            generator.generate(requests, |_| {}).unwrap()
+        };
+        let together = int8(&requests);
+        assert_ne!(together, alone, "{name}: an int8 cache rounds");
+        assert_eq!(int8(&requests[2..3])[0], together[2], "{name}: alone with an int8 cache");
     }
 }
 

@@ -87,7 +87,7 @@ impl Paged {
         while self.pages.len() * PAGE < len + rows {
             self.pages.push(Arc::new(self.page()));
         }
-        if len % PAGE > 0 {
+        if !len.is_multiple_of(PAGE) {
             Arc::make_mut(&mut self.pages[len / PAGE]);
         }
     }

@@ -48,6 +48,10 @@ pub fn tokenizer() -> Tokenizer {
 
 /// Grouped-query attention with biases (qwen2) and latent attention with experts (deepseek_v3).
 pub fn models() -> Vec<(&'static str, Model)> {
+    models_in(Precision::F32, 2)
+}
+
+pub fn models_in(precision: Precision, threads: usize) -> Vec<(&'static str, Model)> {
     let base = json!({
         "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
@@ -75,7 +79,7 @@ pub fn models() -> Vec<(&'static str, Model)> {
         .into_iter()
         .map(|(name, value)| {
             let (config, _) = ModelConfig::from_json(&value).expect("a valid config");
-            let options = LoadOptions { threads: 2, precision: Precision::F32, ..LoadOptions::default() };
+            let options = LoadOptions { threads, precision, ..LoadOptions::default() };
             (name, Model::random(config, 5, &options).expect("a model"))
         })
         .collect()
