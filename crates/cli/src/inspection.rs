@@ -67,6 +67,8 @@ pub struct Inspection {
     pub parameters: u64,
     /// Of these, the ones a token passes through.
     pub active_parameters: u64,
+    /// How matrices are stored when not as plain numbers: `fp8-block`, `int8`, `int4`, with its table in config.json.
+    pub quantization: Option<QuantizationFacts>,
     /// Bytes.
     pub memory: MemoryFacts,
     /// Absent without a readable tokenizer.
@@ -94,6 +96,19 @@ pub struct ComponentFacts {
     pub bytes: u64,
     /// Tensors by stored type.
     pub dtypes: BTreeMap<String, usize>,
+}
+
+/// Quantised matrices of a checkpoint.
+#[derive(Debug, Serialize)]
+pub struct QuantizationFacts {
+    /// `fp8-block`, `int8` or `int4`.
+    pub dtype: &'static str,
+    /// Matrices stored so.
+    pub matrices: usize,
+    /// Numbers in them.
+    pub parameters: u64,
+    /// Bytes of their codes and scales.
+    pub bytes: u64,
 }
 
 /// Sizes of the decoder's weights.
@@ -198,6 +213,15 @@ impl Inspection {
         };
         self.memory.files = checkpoint.files().count();
         let mut by_component: BTreeMap<Option<Component>, ComponentFacts> = BTreeMap::new();
+        // int4 holds two numbers a byte, and the copy of a tied head is none of the model's parameters
+        let counts: BTreeMap<String, u64> = config.map_or_else(BTreeMap::new, |c| {
+            names::expected_tensors(c)
+                .into_iter()
+                .map(|(name, shape, _)| (name, shape.iter().map(|s| *s as u64).product()))
+                .collect()
+        });
+        let copy = |name: &str| name == "lm_head.weight" && config.is_some_and(|c| c.tie_word_embeddings);
+        self.quantization = config.and_then(|c| quantization(c, &checkpoint, &counts));
         for info in checkpoint.tensors() {
             let component = config.and_then(|c| names::component_of(c, &info.name));
             let facts = by_component.entry(component).or_insert_with(|| ComponentFacts {
@@ -209,9 +233,12 @@ impl Inspection {
             });
             facts.bytes += info.byte_len() as u64;
             self.memory.stored_bytes += info.byte_len() as u64;
-            if !info.name.ends_with("_scale_inv") {
+            let of = info.name.strip_suffix("_scale_inv").or_else(|| info.name.strip_suffix("_scale"));
+            if of.is_none_or(|of| checkpoint.info(of).is_none()) {
                 facts.tensors += 1;
-                facts.parameters += info.numel() as u64;
+                if !copy(&info.name) {
+                    facts.parameters += counts.get(&info.name).copied().unwrap_or(info.numel() as u64);
+                }
                 *facts.dtypes.entry(info.dtype.name().to_owned()).or_default() += 1;
             }
         }
@@ -267,6 +294,27 @@ impl Inspection {
             control: LANDMARKS.iter().filter_map(|t| Some(((*t).to_owned(), tokenizer.id(t)?))).collect(),
         });
     }
+}
+
+/// The matrices that are stored as `quantization_config` says.
+fn quantization(
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+    counts: &BTreeMap<String, u64>,
+) -> Option<QuantizationFacts> {
+    let quantization = config.quantization.as_ref()?;
+    let mut facts = QuantizationFacts { dtype: quantization.word(), matrices: 0, parameters: 0, bytes: 0 };
+    for info in checkpoint.tensors() {
+        let form = quantization.stored(1, 1);
+        let scales = checkpoint.info(&format!("{}{}", info.name, form.scale_suffix));
+        if let Some(scales) = scales.filter(|_| info.dtype == form.dtype && !names::is_mtp(config, &info.name)) {
+            facts.matrices += 1;
+            let of = if counts.contains_key(&info.name) { &info.name } else { "model.embed_tokens.weight" };
+            facts.parameters += counts.get(of).copied().unwrap_or(0);
+            facts.bytes += (info.byte_len() + scales.byte_len()) as u64;
+        }
+    }
+    Some(facts)
 }
 
 /// The keys of config.json outside [`CONFIG_KEYS`], in one remark.

@@ -129,6 +129,42 @@ pub(crate) fn convert(pool: &Pool, weight: Frozen, base: BaseDtype) -> Result<Fr
     Ok(Frozen { rows, cols, storage })
 }
 
+/// The bytes of a quantised matrix as files have them, little endian: codes, scales.
+pub(crate) fn codes_and_scales(weight: &Frozen) -> (Vec<u8>, Vec<u8>) {
+    let wide = |scales: &[f32]| scales.iter().flat_map(|s| s.to_le_bytes()).collect();
+    match weight.storage.values() {
+        Values::Int8 { q, scales } => (bytemuck::cast_slice(q).to_vec(), wide(scales)),
+        Values::Fp8 { q, scales } => (q.to_vec(), wide(scales)),
+        Values::Int4 { q, scales } => (q.to_vec(), scales.iter().flat_map(|s| s.to_le_bytes()).collect()),
+        Values::F32(_) | Values::Bf16(_) => (Vec::new(), Vec::new()),
+    }
+}
+
+/// ‖a − b‖ / ‖a‖ in the Frobenius norm, 0 for two matrices of zeros; the same for any number of threads.
+pub(crate) fn relative_error(pool: &Pool, a: &Frozen, b: &Frozen) -> f64 {
+    let (x, y, cols) = (a.storage.values(), b.storage.values(), a.cols);
+    let mut rows = vec![(0f64, 0f64); a.rows];
+    pool.pieces_mut(&mut rows, 8, &|task, sums| {
+        let (mut u, mut v) = (vec![0f32; cols], vec![0f32; cols]);
+        for (i, sum) in sums.iter_mut().enumerate() {
+            x.row_into(cols, task * 8 + i, &mut u);
+            y.row_into(cols, task * 8 + i, &mut v);
+            // Short sums in f32 vectorise; a chunk's error is far below what is printed.
+            for (u, v) in u.chunks(256).zip(v.chunks(256)) {
+                let (mut gap, mut size) = ([0f32; 8], [0f32; 8]);
+                for (j, (u, v)) in u.iter().zip(v).enumerate() {
+                    gap[j % 8] += (u - v) * (u - v);
+                    size[j % 8] += u * u;
+                }
+                sum.0 += f64::from(gap.iter().sum::<f32>());
+                sum.1 += f64::from(size.iter().sum::<f32>());
+            }
+        }
+    });
+    let (gap, size) = rows.iter().fold((0.0, 0.0), |s, r| (s.0 + r.0, s.1 + r.1));
+    if size > 0.0 { (gap / size).sqrt() } else { 0.0 }
+}
+
 /// Quantisation marks a row, group or block with a value that is not finite by its scale.
 fn finite(mut scales: impl Iterator<Item = f32>) -> Result<(), String> {
     match scales.position(|s| !s.is_finite()) {

@@ -18,6 +18,7 @@ mod memory;
 mod merge;
 mod model;
 mod peft;
+mod quantize;
 mod random;
 mod rope;
 
@@ -33,4 +34,5 @@ pub use memory::PassBytes;
 pub use merge::{MAX_SHARD_BYTES, MergeReport, StoredDtype};
 pub use model::{BatchLoss, Model, Pass};
 pub use peft::{AdapterTensor, ExpertsLayout};
+pub use quantize::{KindError, QuantizeReport, quantize};
 pub use random::write_random;

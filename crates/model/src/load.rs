@@ -7,7 +7,7 @@ use loar_formats::config::{ModelConfig, Quantization};
 use loar_formats::safetensors::{Checkpoint, DType};
 use loar_formats::{Severity, names};
 use loar_kernels::quant::FP8_BLOCK;
-use loar_tape::{Context, Frozen, Precision, Storage};
+use loar_tape::{Context, Frozen, Pool, Precision, Storage};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,22 +49,28 @@ impl Model {
         checkpoint: &Checkpoint,
         options: &LoadOptions,
     ) -> Result<Model, ModelError> {
-        let mut faults: Vec<String> = names::compare(&config, checkpoint)
-            .into_iter()
-            .filter(|i| i.severity == Severity::Error)
-            .map(|i| i.text)
-            .collect();
-        faults.extend(request_faults(&config, checkpoint, options.base));
-        if faults.is_empty() {
-            faults.extend(scale_faults(checkpoint));
-        }
+        let faults = faults_of(&config, checkpoint, options.base);
         if !faults.is_empty() {
             return Err(ModelError::checkpoint(checkpoint.path(), faults));
         }
         let (context, quantization) = (options.context(), config.quantization.clone());
-        let mut source = FileSource { checkpoint, options, quantization, context: context.clone() };
+        let mut source = FileSource::new(checkpoint, options, quantization, context.clone());
         build(config, context, &mut source)
     }
+}
+
+/// Everything because of which `checkpoint` cannot be had as `base`, at once.
+pub(crate) fn faults_of(config: &ModelConfig, checkpoint: &Checkpoint, base: BaseDtype) -> Vec<String> {
+    let mut faults: Vec<String> = names::compare(config, checkpoint)
+        .into_iter()
+        .filter(|i| i.severity == Severity::Error)
+        .map(|i| i.text)
+        .collect();
+    faults.extend(request_faults(config, checkpoint, base));
+    if faults.is_empty() {
+        faults.extend(scale_faults(checkpoint));
+    }
+    faults
 }
 
 /// What is asked of the base and cannot be had from this file.
@@ -96,16 +102,29 @@ fn scale_faults(checkpoint: &Checkpoint) -> Vec<String> {
         .collect()
 }
 
-struct FileSource<'a> {
+pub(crate) struct FileSource<'a> {
     checkpoint: &'a Checkpoint,
     options: &'a LoadOptions,
     quantization: Option<Quantization>,
     context: Context,
 }
 
-impl FileSource<'_> {
+impl<'a> FileSource<'a> {
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        options: &'a LoadOptions,
+        quantization: Option<Quantization>,
+        context: Context,
+    ) -> FileSource<'a> {
+        FileSource { checkpoint, options, quantization, context }
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.context.pool
+    }
+
     /// A matrix without a change of its numbers, mapped where this program computes with what the file has.
-    fn stored(&self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
+    pub(crate) fn stored(&self, name: &str, rows: usize, cols: usize) -> Result<Frozen, ModelError> {
         let file = self.checkpoint;
         let info =
             file.info(name).ok_or_else(|| ModelError::checkpoint(file.path(), vec![format!("`{name}` is missing")]))?;
@@ -132,7 +151,7 @@ impl FileSource<'_> {
         Ok(Frozen { rows, cols, storage })
     }
 
-    fn converted(&self, name: &str, weight: Frozen, base: BaseDtype) -> Result<Frozen, ModelError> {
+    pub(crate) fn converted(&self, name: &str, weight: Frozen, base: BaseDtype) -> Result<Frozen, ModelError> {
         let (pool, path) = (&self.context.pool, self.checkpoint.path());
         let converted = convert(pool, weight, base).map_err(|text| fault(path, name, text))?;
         if base != BaseDtype::AsStored {

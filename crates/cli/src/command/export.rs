@@ -101,7 +101,7 @@ enum Finding {
 }
 
 /// `OUT.partial-PID`, beside the result so that the last step is a rename.
-fn partial_path(out: &Path) -> PathBuf {
+pub(super) fn partial_path(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(format!(".partial-{}", std::process::id()));
     out.with_file_name(name)
@@ -232,7 +232,7 @@ fn merge(
 }
 
 /// Everything of a checkpoint folder that is not weights, their index or the config.
-fn copy_companions(from: &Path, to: &Path) -> Result<(), Failure> {
+pub(super) fn copy_companions(from: &Path, to: &Path) -> Result<(), Failure> {
     let entries = std::fs::read_dir(from).map_err(|e| Failure::file(from, "read", &e))?;
     for entry in entries {
         let entry = entry.map_err(|e| Failure::file(from, "read", &e))?;

@@ -118,6 +118,19 @@ fn model_text(m: &Inspection, console: &Console) -> String {
             ),
         );
     }
+    if let Some(q) = &m.quantization {
+        facts.add(
+            console.pick("quantised", "量化"),
+            format!(
+                "{}: {} matrices of {} numbers in {} ({:.2} bits a number, scales included)",
+                q.dtype,
+                grouped(q.matrices as u64),
+                short(q.parameters),
+                bytes(q.bytes),
+                8.0 * q.bytes as f64 / q.parameters.max(1) as f64
+            ),
+        );
+    }
     text_facts(m, console, &mut facts);
     out.push_str(&facts.render());
     if !m.components.is_empty() {

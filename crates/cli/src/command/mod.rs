@@ -16,6 +16,7 @@ mod generate;
 mod init;
 mod inspect;
 mod plan;
+mod quantize;
 mod selftest;
 mod tokens;
 mod train;
@@ -32,6 +33,7 @@ pub enum Command {
     Generate(generate::Args),
     Chat(chat::Args),
     Export(export::Args),
+    Quantize(quantize::Args),
     Config(config::Args),
     Eval(eval::Args),
     Demo(demo::Args),
@@ -52,6 +54,7 @@ impl Command {
             Self::Generate(args) => generate::run(args, console),
             Self::Chat(args) => chat::run(args, console),
             Self::Export(args) => export::run(args, console),
+            Self::Quantize(args) => quantize::run(args, console),
             Self::Config(args) => config::run(args, console),
             Self::Eval(args) => eval::run(args, console),
             Self::Demo(args) => demo::run(args, console),

@@ -4,7 +4,7 @@ use super::*;
 use crate::common::{Docs, KINDS, Tiny, config, options};
 use loar_formats::names::expected_tensors;
 use loar_formats::safetensors::{DType, TensorOut, write_file};
-use loar_model::{BaseDtype, LoadOptions, Pass};
+use loar_model::{BaseDtype, LoadOptions, Pass, quantize};
 use loar_tape::{AdamW, AdamWConfig, Precision, Storage, Weight};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -247,4 +247,217 @@ fn values_that_are_no_numbers_are_refused_by_name() {
     }
     // As the file has it, it loads: the training loop names a loss that is no number.
     assert!(Model::load(tiny.path(), &on(BaseDtype::AsStored, Precision::F32)).is_ok());
+}
+
+/// The quantised checkpoint of `tiny` in a folder of its own.
+fn file_of(
+    tiny: &Tiny,
+    base: BaseDtype,
+    threads: usize,
+    shard: u64,
+) -> (tempfile::TempDir, loar_model::QuantizeReport) {
+    let out = tempfile::tempdir().expect("a scratch folder");
+    let mut heard = Vec::new();
+    let report = quantize(tiny.path(), out.path(), base, threads, shard, &mut |done, all| heard.push((done, all)))
+        .expect("quantises");
+    assert_eq!(heard.last().copied(), Some((report.bytes_after, report.bytes_after)));
+    assert!(heard.windows(2).all(|w| w[0].0 <= w[1].0));
+    (out, report)
+}
+
+#[test]
+fn a_quantised_file_is_what_loading_would_have_made_bit_for_bit() {
+    let batch = Docs::new(&[13, 20], 3).batch();
+    for kind in KINDS {
+        let tiny = Tiny::new(kind, 2);
+        for base in QUANTIZED {
+            let (out, report) = file_of(&tiny, base, 3, 8_000);
+            let (whole, _) = file_of(&tiny, base, 1, u64::MAX);
+            assert!(out.path().join("model.safetensors.index.json").exists(), "{kind}: shards");
+            let want = Model::load(tiny.path(), &on(base, Precision::Bf16)).expect("loads");
+            for dir in [out.path(), whole.path()] {
+                for (asked, threads) in [(BaseDtype::AsStored, 1), (base, 2)] {
+                    let options = LoadOptions { threads, ..on(asked, Precision::Bf16) };
+                    let got = Model::load(dir, &options).expect("loads");
+                    assert_eq!(got.base_dtype(), base.word(), "{kind}");
+                    assert_eq!(got.base_bytes(), want.base_bytes(), "{kind}, {base}");
+                    for (a, b) in got.linears().into_iter().zip(want.linears()) {
+                        assert!(
+                            a.weight.to_f32(&got.params) == b.weight.to_f32(&want.params),
+                            "{kind}, {base}: {}",
+                            a.name
+                        );
+                    }
+                    assert!(got.logits(&batch).data == want.logits(&batch).data, "{kind}, {base}");
+                }
+            }
+            // Everything is counted, and the errors are those of the formats.
+            let codes = want.linears().len() - usize::from(base == BaseDtype::Fp8Block);
+            assert_eq!(report.matrices, codes, "{kind}, {base}");
+            assert!(report.bytes_after < report.bytes_before, "{kind}, {base}");
+            assert_eq!(report.tied_head_bytes > 0, kind == "qwen2" && base != BaseDtype::Fp8Block);
+            let (low, high) = match base {
+                BaseDtype::Int8 => (1e-3, 1e-2),
+                BaseDtype::Fp8Block => (1e-2, 4e-2),
+                _ => (4e-2, 0.15),
+            };
+            for k in &report.kinds {
+                assert!(low < k.mean && k.mean <= k.worst && k.worst < high, "{kind}, {base}: {k:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn quantised_files_can_be_had_in_other_forms_where_that_makes_sense() {
+    let tiny = Tiny::new("qwen2", 2);
+    let plain = tiny.load();
+    for base in QUANTIZED {
+        let (out, _) = file_of(&tiny, base, 2, u64::MAX);
+        // bf16 is what the codes stand for, and then head and embedding are one again.
+        let wide = Model::load(out.path(), &on(BaseDtype::Bf16, Precision::F32)).expect("loads");
+        assert!(wide.head_is_embedding() && wide.base_dtype() == "bf16");
+        assert_eq!(
+            wide.base_bytes(),
+            Model::load(tiny.path(), &on(BaseDtype::Bf16, Precision::F32)).expect("loads").base_bytes()
+        );
+        for other in QUANTIZED.into_iter().filter(|o| *o != base) {
+            let got = Model::load(out.path(), &on(other, Precision::F32));
+            let again = tempfile::tempdir().expect("a scratch folder");
+            let file = quantize(out.path(), again.path(), other, 1, u64::MAX, &mut |_, _| {});
+            if base == BaseDtype::Int4 {
+                for text in [got.err().expect("refused").to_string(), file.err().expect("refused").to_string()] {
+                    assert!(text.contains("stored as int4"), "{text}");
+                }
+                continue;
+            }
+            assert_eq!(got.expect("loads").base_dtype(), other.word());
+            file.expect("quantises");
+            let got = Model::load(again.path(), &on(BaseDtype::AsStored, Precision::F32)).expect("loads");
+            assert_eq!((got.base_dtype(), got.count()), (other.word().to_owned(), plain.count()));
+        }
+        let again = tempfile::tempdir().expect("a scratch folder");
+        for (asked, said) in
+            [(base, "already"), (BaseDtype::Bf16, "no quantisation"), (BaseDtype::AsStored, "no quantisation")]
+        {
+            let text = quantize(out.path(), again.path(), asked, 1, u64::MAX, &mut |_, _| {})
+                .err()
+                .expect("refused")
+                .to_string();
+            assert!(text.contains(said), "{text}");
+        }
+        assert!(std::fs::read_dir(again.path()).expect("readable").next().is_none(), "a refusal writes nothing");
+    }
+}
+
+#[test]
+fn multi_token_prediction_and_fp8_sources_go_through() {
+    let tiny = fp8_checkpoint([128, 128]);
+    // A layer after the last, which is neither run nor trained.
+    let path = tiny.path().join("model.safetensors");
+    let source = open(tiny.path());
+    let mut tensors: Vec<TensorOut<'static>> = source
+        .tensors()
+        .map(|t| TensorOut {
+            name: t.name.clone(),
+            dtype: t.dtype,
+            shape: t.shape.clone(),
+            data: source.bytes(&t.name).expect("there").to_vec().into(),
+        })
+        .collect();
+    let mtp = "model.layers.3.eh_proj.weight";
+    tensors.push(TensorOut::bf16(mtp, vec![4, 8], &[0.5; 32]));
+    drop(source);
+    write_file(&path, &tensors, &BTreeMap::new()).expect("writes");
+    let (out, report) = file_of(&tiny, BaseDtype::Int8, 2, u64::MAX);
+    let (before, after) = (open(tiny.path()), open(out.path()));
+    assert!(before.bytes(mtp).expect("there")[..] == after.bytes(mtp).expect("passed on")[..]);
+    assert!(after.names().all(|n| !n.ends_with("_scale_inv")) && report.unchanged_tensors > 0);
+    let want = Model::load(tiny.path(), &on(BaseDtype::Int8, Precision::F32)).expect("loads");
+    let got = Model::load(out.path(), &on(BaseDtype::AsStored, Precision::F32)).expect("loads");
+    let batch = Docs::new(&[9], 3).batch();
+    assert!(got.logits(&batch).data == want.logits(&batch).data);
+}
+
+#[test]
+fn every_fault_of_a_quantised_folder_comes_at_once() {
+    for base in [BaseDtype::Int8, BaseDtype::Int4] {
+        let tiny = Tiny::new("qwen2", 2);
+        let (out, _) = file_of(&tiny, base, 2, u64::MAX);
+        let (missing, short, wrong, surplus, nan) = (
+            "model.layers.0.mlp.up_proj.weight_scale",
+            "model.layers.0.self_attn.q_proj.weight_scale",
+            "model.layers.1.mlp.down_proj.weight",
+            "model.layers.1.mlp.down_proj.weight_zero",
+            "model.layers.1.self_attn.o_proj.weight_scale",
+        );
+        let write = |hurt: bool, bad_scale: bool| {
+            let source = open(out.path());
+            let mut tensors: Vec<TensorOut<'static>> = Vec::new();
+            for t in source.tensors().filter(|t| !hurt || t.name != missing) {
+                let mut data = source.bytes(&t.name).expect("there").to_vec();
+                let mut shape = t.shape.clone();
+                let dtype = t.dtype;
+                if hurt && t.name == short {
+                    data.truncate(data.len() / shape[0] * (shape[0] - 1));
+                    shape[0] -= 1;
+                }
+                if hurt && t.name == wrong {
+                    data.truncate(data.len() / shape[0] * (shape[0] - 2));
+                    shape[0] -= 2;
+                }
+                if bad_scale && t.name == nan {
+                    let n = dtype.size();
+                    data[n..2 * n].fill(0xff);
+                }
+                tensors.push(TensorOut { name: t.name.clone(), dtype, shape, data: data.into() });
+            }
+            if hurt {
+                tensors.push(TensorOut::f32(surplus, vec![2], &[0.0; 2]));
+            }
+            let bad = tempfile::tempdir().expect("a scratch folder");
+            std::fs::copy(out.path().join("config.json"), bad.path().join("config.json")).expect("copies");
+            write_file(&bad.path().join("model.safetensors"), &tensors, &BTreeMap::new()).expect("writes");
+            bad
+        };
+        let load = |dir: &Path| Model::load(dir, &on(BaseDtype::AsStored, Precision::F32)).err();
+        assert!(load(write(false, false).path()).is_none());
+        let text = load(write(true, false).path()).expect("refused").to_string();
+        for name in [missing, short, wrong, surplus] {
+            assert!(text.contains(&format!("`{name}`")), "{base}: {name} in\n{text}");
+        }
+        assert!(text.contains("4 of 4 faults"), "{text}");
+        let text = load(write(false, true).path()).expect("refused").to_string();
+        assert!(text.contains(nan) && text.contains("scale 1 is NaN"), "{text}");
+        // The config is what says how codes are read.
+        let whole = write(false, false);
+        let config = |edit: &dyn Fn(&mut serde_json::Value)| {
+            let path = whole.path().join("config.json");
+            let mut json: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(out.path().join("config.json")).expect("readable"))
+                    .expect("JSON");
+            edit(&mut json["quantization_config"]);
+            std::fs::write(path, json.to_string()).expect("writes");
+            load(whole.path()).expect("refused").to_string()
+        };
+        let text = config(&|q| *q = serde_json::Value::Null);
+        assert!(text.contains("its codes need the `quantization_config`"), "{text}");
+        let text = config(&|q| {
+            q["version"] = 2.into();
+            q["scales"] = "column".into();
+        });
+        assert!(
+            text.contains("`quantization_config.version` is 2") && text.contains("scales` is \"column\""),
+            "{text}"
+        );
+        let text = config(&|q| q["bits"] = 3.into());
+        assert!(text.contains("`quantization_config.bits` is 3"), "{text}");
+    }
+    // A config that promises codes over a file of plain numbers.
+    let tiny = Tiny::new("llama", 2);
+    let mut config = config("llama");
+    config.quantization = Some(loar_formats::config::Quantization::Int8);
+    std::fs::write(tiny.path().join("config.json"), config.to_json().to_string()).expect("writes");
+    let text = Model::load(tiny.path(), &on(BaseDtype::AsStored, Precision::F32)).err().expect("refused").to_string();
+    assert!(text.contains("says int8, but no matrix is stored so"), "{text}");
 }
