@@ -91,8 +91,10 @@ fn require_free(out: &Path) -> Result<(), Failure> {
     match std::fs::read_dir(out) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Failure::file(out, "written", &e)),
-        Ok(entries) if entries.count() == 0 => Ok(()),
-        Ok(_) => Err(Failure::usage(format!("`{}` is not empty", out.display())).with_help("name a new folder")),
+        Ok(entries) => match entries.count() {
+            0 => Ok(()),
+            _ => Err(Failure::usage(format!("`{}` is not empty", out.display())).with_help("name a new folder")),
+        },
     }
 }
 
