@@ -1,7 +1,6 @@
 //! What this machine can do at most, measured: multiply-adds a second from registers or L1 and bytes a second from
 //! memory. The yardstick that benchmarks hold their figures against, taken in the same run because clocks, neighbours
 //! and thread counts change it.
-use crate::isa::Level;
 use crate::simd::simd_fn;
 use crate::{Isa, Pool};
 use std::hint::black_box;
@@ -88,10 +87,10 @@ pub fn bf16_gflops(isa: Isa, pool: &Pool) -> Option<f64> {
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` of this level exists only where AMX does.
-        Level::Amx => Some(rate(pool, &|| unsafe { tiles(1 << 14) }) * 1e-9),
+        crate::isa::Level::Amx => Some(rate(pool, &|| unsafe { tiles(1 << 14) }) * 1e-9),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` of this level exists only where AVX512-BF16 does.
-        Level::Avx512Bf16 => Some(rate(pool, &|| unsafe { pairs(1 << 20) }) * 1e-9),
+        crate::isa::Level::Avx512Bf16 => Some(rate(pool, &|| unsafe { pairs(1 << 20) }) * 1e-9),
         _ => None,
     }
 }

@@ -46,9 +46,10 @@ const RELATIVE: &str = "relative error";
 const COUNT: &str = "elements that differ";
 
 /// Every operation with variants.
-pub const OPS: [Op; 25] = [
+pub const OPS: [Op; 26] = [
     Op { name: "gemm f32", unit: BOUND, tolerance: 1.0, check: checks::gemm_f32 },
     Op { name: "gemm bf16", unit: BOUND, tolerance: 1.0, check: checks::gemm_bf16 },
+    Op { name: "gemm terms and quantised", unit: BOUND, tolerance: 1.0, check: checks::gemm_terms },
     Op { name: "gemm batch and threads", unit: COUNT, tolerance: 0.0, check: checks::gemm_invariance },
     Op { name: "attention forward", unit: MIXED, tolerance: 3e-6, check: checks::attention_forward },
     Op { name: "attention backward", unit: MIXED, tolerance: 2e-5, check: checks::attention_backward },

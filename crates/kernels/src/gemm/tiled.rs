@@ -14,10 +14,16 @@
 //! blocks of k the sums leave the tile registers as f32 and come back unchanged, so the chain, and with it the result,
 //! is the same for every cut.
 //!
-//! Measured on two Sapphire Rapids cores (peak 7.6 TFLOP/s from L1): with panels of the left factor walked in blocks
-//! of 8–9 steps that stay in L1 against a strip of 768 KiB in L2, the bare loop reaches 4.4–4.9 TFLOP/s; whole chains
-//! without blocks 3.6, blocks of two panels with half the steps 3.9, a strip twice as large 2.7. Fetching the next left
-//! panel into L2 meanwhile gives 15 %; fetching the strip into L1 ahead of use gives nothing.
+//! Measured on two Sapphire Rapids cores (7.6 TFLOP/s from L1, both threads), the bare loops with the left factor in
+//! memory and a strip of the right one in L2:
+//!
+//! * whole chains of 48 steps, both factors from L2: 3.8. A panel of the left factor held in L1 for 9 steps while the
+//!   strip goes past: 4.3. The factors are not the bound there (the loop without sums runs at 7.3), the sums are: each
+//!   block's 4 KiB go out and come back every 9 steps, and leave L1 in between.
+//! * 16 steps, the strip loaded with the hint not to stay in L1 (which would push the held panel out: 3.8 without the
+//!   hint), the next block of sums fetched into L1 meanwhile: 4.8.
+//! * the next left panel fetched into L2 meanwhile is worth 15 %; the strip fetched into L1 ahead of use, huge pages and
+//!   two left panels held with half the steps (3.9) are worth nothing. A strip of 1.5 MiB costs a third.
 use super::amx_pack::{Area, Form, LINES, STEP_WORDS, pack, turn};
 use super::amx_write::write;
 use super::pack::Operand;
@@ -28,8 +34,7 @@ use crate::pool::Shareable;
 use crate::scratch::{LOCAL, SHARED, with};
 use std::ops::Range;
 
-/// Steps of k (of 32) that a panel of the left factor is held in L1 for: 18 KiB, with as much of the right one and the
-/// 4 KiB of sums streaming past it.
+/// Steps of k (of 32) that a panel of the left factor is held in L1 for: 34 of 48 KiB at most.
 const HELD_STEPS: usize = 17;
 /// Steps of k in one block: sums are loaded and stored once a block, 8 KiB for 192 KiB of factors.
 const BLOCK_STEPS: usize = 48;

@@ -1,7 +1,8 @@
 //! The check of each operation: its variant over odd, tail and larger shapes against the f64 reference.
 use crate::attention::{self, AttentionShape, Segment};
 use crate::elementwise::{self as ew, AdamW, RopeLayout, reference};
-use crate::gemm::{self, Gemm, Matrix, Precision};
+use crate::gemm::{self, Gemm, Left, Matrix, Output, Precision, Product, Term, Values};
+use crate::quant;
 use crate::rng::Stream;
 use crate::{Isa, Pool};
 
@@ -62,6 +63,45 @@ fn products(isa: Isa, precision: Precision) -> f64 {
             for (got, (value, magnitude)) in c.iter().zip(want) {
                 let bound = (k + 3) as f64 * 2f64.powi(-24) * magnitude + 1e-37;
                 worst = larger(worst, (f64::from(*got) - value).abs() / bound);
+            }
+        }
+    }
+    worst
+}
+
+/// Two terms, the first over a quantised weight, with scale, bias and residual.
+pub(super) fn gemm_terms(isa: Isa) -> f64 {
+    let pool = Pool::new(2);
+    let (m, n, r) = (70, 90, 8);
+    let mut worst = 0f64;
+    for k in [160, 290] {
+        let (x, w, u, b) = (normal(m * k, 1), normal(n * k, 2), normal(m * r, 3), normal(n * r, 4));
+        let (bias, residual) = (normal(n, 5), normal(m * n, 6));
+        let row = |i: usize, out: &mut [f32]| out.copy_from_slice(&w[i * k..(i + 1) * k]);
+        let (eight, four) = (quant::quantize_int8(&pool, n, k, &row), quant::quantize_int4(&pool, n, k, &row));
+        // NaNs are the bytes whose lower seven bits are all set.
+        let bytes: Vec<u8> = w.iter().map(|x| (x.to_bits() >> 20) as u8 & 0xfe).collect();
+        let scales = normal(n.div_ceil(quant::FP8_BLOCK) * k.div_ceil(quant::FP8_BLOCK), 7);
+        let kinds = [
+            Values::Int8 { q: &eight.q, scales: &eight.scales },
+            Values::Int4 { q: &four.q, scales: &four.scales },
+            Values::Fp8 { q: &bytes, scales: &scales },
+        ];
+        for values in kinds {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let weight = Matrix { values, stride: k, transposed: true };
+                let terms = [
+                    Term { k, a: Left::Matrix(Matrix::f32(&x, k)), b: weight },
+                    Term { k: r, a: Left::Matrix(Matrix::f32(&u, r)), b: Matrix::f32(&b, r).t() },
+                ];
+                let (bias, residual) = (Some(&bias[..]), Some(&residual[..]));
+                let p = Product { m, n, terms: &terms, alpha: 0.5, bias, residual, accumulate: false, precision };
+                let mut c = vec![0f32; m * n];
+                p.run_on(isa, &pool, Output::F32(&mut c), n);
+                for (got, (value, magnitude)) in c.iter().zip(gemm::product_f64(&p, &[], n)) {
+                    let bound = (k + r + 6) as f64 * 2f64.powi(-24) * magnitude + 1e-37;
+                    worst = larger(worst, (f64::from(*got) - value).abs() / bound);
+                }
             }
         }
     }
