@@ -151,6 +151,11 @@ impl Tiny {
         self.load_on(2)
     }
 
+    pub fn load_in(&self, precision: Precision, threads: usize) -> Model {
+        let options = LoadOptions { precision, ..options(threads) };
+        Model::load(self.path(), &options).expect("a tiny checkpoint loads")
+    }
+
     pub fn load_on(&self, threads: usize) -> Model {
         Model::load(self.path(), &options(threads)).expect("a tiny checkpoint loads")
     }

@@ -3,7 +3,12 @@
 use super::*;
 use crate::common::{Docs, KINDS, Tiny};
 use loar_model::{PackedBatch, Pass};
-use loar_tape::{DropoutKey, Tensor};
+use loar_tape::{DropoutKey, Precision, Tensor};
+
+/// Every architecture in both precisions.
+fn cases() -> impl Iterator<Item = (&'static str, Precision)> {
+    KINDS.iter().flat_map(|k| [(*k, Precision::F32), (*k, Precision::Bf16)])
+}
 
 fn plain() -> Pass {
     Pass::default()
@@ -11,9 +16,9 @@ fn plain() -> Pass {
 
 #[test]
 fn packed_equals_unpacked() {
-    for kind in KINDS {
+    for (kind, precision) in cases() {
         let tiny = Tiny::new(kind, 2);
-        let mut model = tiny.load();
+        let mut model = tiny.load_in(precision, 2);
         adapted(&mut model);
         let docs = Docs::new(&[13, 2, 27, 1, 8], 3);
         let (mut together, mut apart) = (Grads::new(&model.params), Grads::new(&model.params));
@@ -98,10 +103,10 @@ fn bits(model: &Model, batch: &PackedBatch, pass: &Pass) -> (Vec<f32>, Vec<Optio
 
 #[test]
 fn activation_checkpoints_change_no_bit() {
-    for kind in KINDS {
+    for (kind, precision) in cases() {
         for dropout in [0.0, 0.25] {
             let tiny = Tiny::new(kind, 2);
-            let mut model = tiny.load();
+            let mut model = tiny.load_in(precision, 2);
             adapted_by(
                 &mut model,
                 &AdapterSpec { dropout, ..AdapterSpec::new(3, 6.0, Targets::Preset(Preset::AllLinear)) },
@@ -110,7 +115,9 @@ fn activation_checkpoints_change_no_bit() {
             let key = Some(DropoutKey { seed: 3, micro_step: 8 });
             let kept = bits(&model, &batch, &Pass { dropout: key, checkpoint: 0 });
             let again = bits(&model, &batch, &Pass { dropout: key, checkpoint: usize::MAX });
-            assert!(kept == again, "{kind}, dropout {dropout}");
+            assert!(kept == again, "{kind}, {precision:?}, dropout {dropout}");
+            let some = bits(&model, &batch, &Pass { dropout: key, checkpoint: 1 });
+            assert!(kept == some, "{kind}, {precision:?}, dropout {dropout}, the first layer only");
             let dry = bits(&model, &batch, &plain());
             assert_eq!(kept.0 == dry.0, dropout == 0.0, "{kind}: dropout {dropout} acts");
             if dropout > 0.0 {
@@ -124,11 +131,11 @@ fn activation_checkpoints_change_no_bit() {
 
 #[test]
 fn one_thread_and_three_agree_bit_for_bit() {
-    for kind in KINDS {
+    for (kind, precision) in cases() {
         let tiny = Tiny::new(kind, 2);
         let batch = Docs::new(&[13, 20, 70], 3).batch();
         let run = |threads| {
-            let mut model = tiny.load_on(threads);
+            let mut model = tiny.load_in(precision, threads);
             adapted_by(
                 &mut model,
                 &AdapterSpec { dropout: 0.1, ..AdapterSpec::new(3, 6.0, Targets::Preset(Preset::AllLinear)) },
@@ -137,7 +144,7 @@ fn one_thread_and_three_agree_bit_for_bit() {
             (bits(&model, &batch, &pass), model.logits(&batch).data)
         };
         let one = run(1);
-        assert!(one == run(2) && one == run(3), "{kind}");
+        assert!(one == run(2) && one == run(3), "{kind}, {precision:?}");
     }
 }
 
