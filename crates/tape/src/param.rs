@@ -1,5 +1,6 @@
 //! Trainable parameters in f32, their names, and the gradients of one optimiser step.
-use crate::Tensor;
+use crate::{Pool, Tensor};
+use loar_kernels::elementwise;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(pub usize);
@@ -151,12 +152,15 @@ impl Grads {
 
     /// Euclidean norm over all gradients, as `torch.nn.utils.clip_grad_norm_` computes it: norm of the norms.
     pub fn norm(&self) -> f64 {
-        self.tensors
-            .iter()
-            .flatten()
-            .map(|t| t.data.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>())
-            .sum::<f64>()
-            .sqrt()
+        let squares = |t: &Tensor| t.data.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
+        self.tensors.iter().flatten().map(squares).sum::<f64>().sqrt()
+    }
+
+    /// [`Grads::norm`] on all threads; its sums run in another, also fixed, order.
+    pub fn norm_on(&self, pool: &Pool) -> f64 {
+        let norm = self.tensors.iter().flatten().map(|t| elementwise::sum_squares(pool, &t.data)).sum::<f64>().sqrt();
+        // Squares beyond f32 overflow in its pieces.
+        if norm.is_finite() { norm } else { self.norm() }
     }
 
     pub fn scale(&mut self, factor: f32) {
@@ -166,7 +170,10 @@ impl Grads {
     }
 
     /// First parameter whose gradient is not finite.
-    pub fn non_finite(&self) -> Option<ParamId> {
-        self.tensors.iter().position(|t| t.as_ref().is_some_and(|t| t.data.iter().any(|x| !x.is_finite()))).map(ParamId)
+    pub fn non_finite(&self, pool: &Pool) -> Option<ParamId> {
+        // A finite sum of squares proves every number finite, at memory speed; only a suspicious tensor is read one by one.
+        let bad =
+            |t: &Tensor| !elementwise::sum_squares(pool, &t.data).is_finite() && t.data.iter().any(|x| !x.is_finite());
+        self.tensors.iter().position(|t| t.as_ref().is_some_and(bad)).map(ParamId)
     }
 }

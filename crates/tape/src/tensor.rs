@@ -155,7 +155,15 @@ impl Activation {
         }
     }
 
-    /// In the type of `like`.
+    /// A copy as products take it.
+    pub(crate) fn operand(&self, bf16: bool, pool: &Pool) -> Activation {
+        match self {
+            Activation::F32(t) if bf16 => Activation::Bf16(narrowed(pool, t)),
+            other => other.clone(),
+        }
+    }
+
+    /// As it is stored.
     pub(crate) fn stored(t: Tensor, bf16: bool, pool: &Pool) -> Activation {
         if bf16 { Activation::Bf16(narrowed(pool, &t)) } else { Activation::F32(t) }
     }

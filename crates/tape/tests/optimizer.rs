@@ -157,11 +157,11 @@ fn gradients_add_scale_and_measure() {
     grads.scale(0.5);
     assert_eq!(grads.get(ids[0]).map(|t| t.data.to_vec()), Some(vec![1.5, 2.0]));
     assert!(grads.get(ids[1]).is_none());
-    assert_eq!(grads.non_finite(), None);
+    assert_eq!(grads.non_finite(&Pool::new(2)), None);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut grads = grads.clone();
         grads.add(ids[2], Tensor::new(1, 2, vec![bad, 0.0]));
-        assert_eq!(grads.non_finite(), Some(ids[2]));
+        assert_eq!(grads.non_finite(&Pool::new(2)), Some(ids[2]));
     }
 }
 

@@ -125,7 +125,7 @@ pub fn gradients(
         if let Some(fault) = non_finite_loss(rows, m, &loss.per_token, loss.sum) {
             return Err(fault);
         }
-        if let Some(id) = grads.non_finite() {
+        if let Some(id) = grads.non_finite(&model.context.pool) {
             let what = format!("the gradient of `{}`", model.params.get(id).name);
             return Err(NonFinite { what, rows: ids(rows, &m.rows) });
         }
@@ -134,7 +134,7 @@ pub fn gradients(
     }
     report.loss /= labels.max(1) as f64;
     grads.apply_masks(&model.params);
-    report.grad_norm = grads.norm();
+    report.grad_norm = grads.norm_on(&model.context.pool);
     Ok((grads, report))
 }
 

@@ -355,7 +355,7 @@ fn backward(
     for (e, (da, dbt)) in das.into_iter().zip(dbts).enumerate() {
         if let (Some(l), Some(Activation::F32(da)), Some(Activation::F32(dbt))) = (lora(e), da, dbt) {
             grads.push((l.a, da));
-            grads.push((l.b, linear::transposed(&dbt)));
+            grads.push((l.b, linear::transposed(&ctx.pool, &dbt)));
         }
     }
     grads

@@ -7,7 +7,7 @@
 //! share x (q, k, v; gate, up) share its packing and give dx = Σ_i [dy_i | du_i]·[W_i ; A_i] as one product.
 use crate::{Activation, Context, DropoutKey, Linear, Lora, ParamId, ParamStore, Tape, Tensor, Var};
 use loar_kernels::gemm::{Left, Output, Packed, Product, Term};
-use loar_kernels::{Matrix, Precision, elementwise, rng::Stream};
+use loar_kernels::{Matrix, Pool, Precision, elementwise, rng::Stream};
 
 /// How results are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,19 +301,19 @@ pub(crate) fn backward(
             let term = [Term { k: t, a: Left::Matrix(u.matrix().t()), b: dy }];
             plain(ctx, l.rank, out, &term).run(&ctx.pool, Output::F32(&mut dbt.data), out);
             grads.push((l.a, da));
-            grads.push((l.b, transposed(&dbt)));
+            grads.push((l.b, transposed(&ctx.pool, &dbt)));
         }
     }
     (dx, grads)
 }
 
-pub(crate) fn transposed(x: &Tensor) -> Tensor {
+pub(crate) fn transposed(pool: &Pool, x: &Tensor) -> Tensor {
     let mut y = Tensor::unfilled(x.cols, x.rows);
-    for (c, row) in y.data.chunks_exact_mut(x.rows.max(1)).enumerate() {
-        for (r, v) in row.iter_mut().enumerate() {
-            *v = x.data[r * x.cols + c];
+    y.fill_rows(pool, |c, row| {
+        for (v, x) in row.iter_mut().zip(x.data[c..].iter().step_by(x.cols)) {
+            *v = *x;
         }
-    }
+    });
     y
 }
 
@@ -381,7 +381,7 @@ impl<'a> Tape<'a> {
             if x.needs_grad() || lin.is_trainable() {
                 let input = Input { rows: t, matrix: x.value.matrix(), packed: None };
                 let bf16 = back.context.stores_bf16();
-                let own = Activation::stored(dy.f32().clone(), bf16, &back.context.pool);
+                let own = dy.operand(bf16, &back.context.pool);
                 let (dx, grads) =
                     backward(back.context, back.params, &[lin], input, &saved, vec![own], x.needs_grad(), bf16);
                 dx.into_iter().for_each(|dx| back.give(&x, dx));
@@ -405,7 +405,7 @@ impl<'a> Tape<'a> {
         self.push(ys.remove(0), wanted, move |back, dy| {
             if inputs || down.is_trainable() {
                 let (ctx, bf16) = (back.context, back.context.stores_bf16());
-                let own = Activation::stored(dy.f32().clone(), bf16, &ctx.pool);
+                let own = dy.operand(bf16, &ctx.pool);
                 let (dx, grads) = {
                     let x = super::swiglu::forward(ctx, &gate.value, &up.value);
                     let input = Input { rows: x.rows(), matrix: x.matrix(), packed: None };
