@@ -6,6 +6,9 @@
 //! keys it sees, in that order: decoding with a cache gives the bits of a full recompute. Gradients are summed in a
 //! fixed order whatever the threads. Values are expected to be finite: a masked key's weight is 0, and 0 times an
 //! infinite value of the same block would be NaN.
+//!
+//! Over f32 (and over bf16 on machines without AMX) the products are those of [`crate::gemm`]; over bf16 on AMX they run
+//! on matrix tiles with an order of work of their own (`tiles`). Both hold to the above.
 mod backward;
 mod forward;
 mod half;

@@ -12,7 +12,7 @@ use crate::{Isa, Pool};
 /// [`super::forward`] over bf16: q, k, v and out are bf16 bits, lse stays f32.
 ///
 /// # Panics
-/// As [`super::forward`].
+/// As [`super::forward`], and when the scale is not positive.
 #[allow(clippy::too_many_arguments)]
 pub fn forward_bf16(
     pool: &Pool,
@@ -41,6 +41,7 @@ pub fn forward_bf16_on(
     lse: &mut [f32],
 ) {
     let tokens = check(s, segments, q.len(), k.len(), v.len());
+    assert!(s.scale > 0.0, "the scale of scores is {}, not positive", s.scale);
     exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
     exact("lse", lse.len(), tokens * s.num_heads);
     #[cfg(target_arch = "x86_64")]
@@ -55,7 +56,7 @@ pub fn forward_bf16_on(
 /// f32 sums.
 ///
 /// # Panics
-/// As [`super::backward`].
+/// As [`super::backward`], and when the scale is not positive.
 #[allow(clippy::too_many_arguments)]
 pub fn backward_bf16(
     pool: &Pool,
@@ -92,6 +93,7 @@ pub fn backward_bf16_on(
     dv: &mut [u16],
 ) {
     let tokens = check(s, segments, q.len(), k.len(), v.len());
+    assert!(s.scale > 0.0, "the scale of scores is {}, not positive", s.scale);
     apart("key", segments.iter().map(|g| (g.k_start, g.k_len)).collect());
     for (name, len) in [("out", out.len()), ("dout", dout.len())] {
         exact(name, len, tokens * s.num_heads * s.head_dim_v);
