@@ -16,24 +16,35 @@ fn bf16(v: &[f32]) -> Vec<u16> {
     v.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect()
 }
 
-/// Seconds of a call: median, best.
+/// Seconds of a call: median, best, and core-seconds all threads together (on a busy machine those say more).
 #[derive(Clone, Copy)]
 struct Time {
     median: f64,
     best: f64,
+    cores: f64,
+}
+
+/// Seconds on a core, all threads of this process together; NaN where the system does not say.
+fn core_seconds() -> f64 {
+    let one = |dir: std::path::PathBuf| -> Option<f64> {
+        std::fs::read_to_string(dir.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return f64::NAN };
+    tasks.flatten().filter_map(|t| one(t.path())).sum::<f64>() * 1e-9
 }
 
 fn time(seconds: f64, mut f: impl FnMut()) -> Time {
     f();
-    let start = Instant::now();
+    let (start, cores) = (Instant::now(), core_seconds());
     let mut all = vec![];
     while all.len() < 3 || start.elapsed().as_secs_f64() < seconds {
         let t = Instant::now();
         f();
         all.push(t.elapsed().as_secs_f64());
     }
+    let cores = (core_seconds() - cores) / all.len() as f64;
     all.sort_by(f64::total_cmp);
-    Time { median: all[all.len() / 2], best: all[0] }
+    Time { median: all[all.len() / 2], best: all[0], cores }
 }
 
 /// Documents of `len` tokens, `count` of them.
@@ -130,11 +141,14 @@ fn attention_shapes(pool: &Pool, seconds: f64) {
 }
 
 fn linear(pool: &Pool, seconds: f64) {
-    println!("bf16 attention, 14/2 heads of 64, documents of 512: nanoseconds a token, median (best)");
+    println!(
+        "bf16 attention, 14/2 heads of 64, documents of 512: nanoseconds a token, median (best), core-nanoseconds"
+    );
     for tokens in [512, 1024, 2048, 4096, 8192, 16384, 32768] {
         let a = Arrays::new((14, 2, 64, 64), 512, tokens / 512);
         let (forward, backward) = a.half(pool, seconds);
-        let part = |t: Time| format!("{:6.0} ({:6.0})", t.median / tokens as f64 * 1e9, t.best / tokens as f64 * 1e9);
+        let each = |s: f64| s / tokens as f64 * 1e9;
+        let part = |t: Time| format!("{:6.0} ({:6.0}) {:6.0}", each(t.median), each(t.best), each(t.cores));
         println!("  {tokens:6} tokens: forward {}, backward {}", part(forward), part(backward));
     }
 }
