@@ -68,8 +68,8 @@ thread_local! {
     /// Memory of packed operands that are gone, for the next ones: fresh pages would cost as much as the packing.
     static SPARE: RefCell<Vec<Vec<u32>>> = const { RefCell::new(Vec::new()) };
 }
-/// Buffers kept for reuse by a thread.
-const SPARES: usize = 4;
+/// Buffers kept for reuse by a thread, the largest it had.
+const SPARES: usize = 2;
 
 /// A buffer of at least `len` words with room to start on a cache line, and where that start is.
 fn buffer(len: usize) -> (Vec<u32>, usize) {
@@ -89,8 +89,10 @@ impl Drop for Packed {
         // At the end of a thread there is nobody to keep it for.
         let _ = SPARE.try_with(|all| {
             let mut all = all.borrow_mut();
-            if all.len() < SPARES {
-                all.push(words);
+            all.push(words);
+            if all.len() > SPARES {
+                let smallest = (0..all.len()).min_by_key(|i| all[*i].len()).unwrap_or(0);
+                all.swap_remove(smallest);
             }
         });
     }
