@@ -7,6 +7,8 @@
 use loar_model::{Model, PackedBatch};
 use serde::Serialize;
 
+use crate::merge_base::BaseStatement;
+
 /// Distance of model B from model A over every position of some sequences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Distance {
@@ -126,6 +128,8 @@ pub struct Certificate {
     pub sequences: usize,
     /// Stored type of merged tensors.
     pub dtype: &'static str,
+    /// Which base the update was added to.
+    pub base: BaseStatement,
     /// Base and adapter against merged: what merging lost.
     pub merged: Distance,
     /// Base and adapter against the bare base: what the adapter does.
@@ -194,6 +198,12 @@ mod tests {
             prompts: "test".into(),
             sequences: 1,
             dtype: "bfloat16",
+            base: BaseStatement {
+                trained_on: None,
+                stored: "bf16".into(),
+                onto: crate::merge_base::Onto::Trained,
+                between: None,
+            },
             merged: at(merged),
             adapter_effect: at(effect),
             weights: loar_model::MergeReport { merged_tensors: 3, lost, ..loar_model::MergeReport::default() },

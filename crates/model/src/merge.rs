@@ -25,6 +25,8 @@ pub struct MergeReport {
     pub merged_tensors: usize,
     /// Tensors passed on byte for byte.
     pub unchanged_tensors: usize,
+    /// Tensors no adapter changed, written as the numbers their codes stand for.
+    pub dequantized_tensors: usize,
     /// Entries of merged tensors that differ from the base after rounding, of all their entries.
     pub changed_entries: u64,
     pub merged_entries: u64,
@@ -34,35 +36,54 @@ pub struct MergeReport {
 
 impl Model {
     /// Writes the adapter folded into the weights (in f32, rounded once) beside everything else of the source
-    /// checkpoint: untouched bf16 tensors and MTP layers byte for byte, FP8 ones dequantised, `quantization_config`
-    /// removed. Files that are not weights are the caller's to copy.
+    /// checkpoint: untouched bf16 tensors and MTP layers byte for byte, quantised ones as the numbers they stand for in
+    /// this model, `quantization_config` removed. A model quantised while loading thus gives the base it computes with,
+    /// not the source's. Where a tied head is a quantised copy of its embedding, the two become two tensors and
+    /// `tie_word_embeddings` false, since one matrix cannot be both. Files that are not weights are the caller's to copy.
     pub fn save_merged(&self, source: &Checkpoint, out: &Path, dtype: StoredDtype) -> Result<MergeReport, ModelError> {
         self.check_tied()?;
-        let linears: HashMap<String, &Linear> = self
+        let rewritten: HashMap<String, &Linear> = self
             .linears()
             .into_iter()
-            .filter(|l| l.lora.is_some())
+            .filter(|l| l.lora.is_some() || l.weight.values(&self.params).is_quantized())
             .map(|l| (format!("{}.weight", l.name), l))
+            .collect();
+        let shapes: HashMap<String, Vec<usize>> = self
+            .linears()
+            .iter()
+            .map(|l| (format!("{}.weight", l.name), vec![l.out_features, l.in_features]))
             .collect();
         let target = match dtype {
             StoredDtype::Bf16 => DType::BF16,
             StoredDtype::F32 => DType::F32,
         };
-        let scales: Vec<String> =
-            source.tensors().filter(|t| t.dtype == DType::F8E4M3).map(|t| format!("{}_scale_inv", t.name)).collect();
+        let scales: Vec<String> = source
+            .tensors()
+            .flat_map(|t| match t.dtype {
+                DType::F8E4M3 => Some(format!("{}_scale_inv", t.name)),
+                DType::I8 | DType::U8 => Some(format!("{}_scale", t.name)),
+                _ => None,
+            })
+            .collect();
         let changed = |name: &str| {
-            linears.contains_key(name)
+            rewritten.contains_key(name)
                 || self.params.find(name).is_some()
                 || (name == "model.embed_tokens.weight" && self.embed_lora.is_some())
         };
-        let specs: Vec<TensorSpec> = source
+        let mut specs: Vec<TensorSpec> = source
             .tensors()
-            .filter(|t| !scales.contains(&t.name))
+            .filter(|t| !scales.contains(&t.name) && (t.name != "lm_head.weight" || !self.unties()))
             .map(|t| {
                 let keep = !changed(&t.name) && t.dtype != DType::F8E4M3;
-                TensorSpec { name: t.name.clone(), dtype: if keep { t.dtype } else { target }, shape: t.shape.clone() }
+                // int4 codes have another shape than their matrix
+                let shape = shapes.get(&t.name).unwrap_or(&t.shape).clone();
+                TensorSpec { name: t.name.clone(), dtype: if keep { t.dtype } else { target }, shape }
             })
             .collect();
+        if self.unties() {
+            let shape = vec![self.config.vocab_size, self.config.hidden_size];
+            specs.push(TensorSpec { name: "lm_head.weight".into(), dtype: target, shape });
+        }
         let mut report = MergeReport::default();
         let writer = ShardWriter::new(out, specs, MAX_SHARD_BYTES, pt_metadata())?;
         writer.write(|spec| {
@@ -70,15 +91,30 @@ impl Model {
             if !changed(name) {
                 report.unchanged_tensors += usize::from(source.info(name).is_some_and(|i| i.dtype == spec.dtype));
                 return match source.info(name).map(|i| i.dtype) {
-                    Some(DType::F8E4M3) => Ok(Cow::Owned(encode(&source.to_f32(name)?, spec.dtype))),
+                    Some(DType::F8E4M3) => {
+                        report.dequantized_tensors += 1;
+                        Ok(Cow::Owned(encode(&source.to_f32(name)?, spec.dtype)))
+                    }
                     _ => Ok(Cow::Owned(source.bytes(name)?.as_ref().to_vec())),
                 };
             }
-            let base = source.to_f32(name)?;
-            let merged = match linears.get(name) {
-                Some(l) => l.merged(&self.params).data.into_vec(),
-                None if name == "model.embed_tokens.weight" && self.embed_lora.is_some() => self.merged_embedding(),
-                None => self.params.find(name).map(|id| self.params.get(id).value.data.to_vec()).unwrap_or_default(),
+            let linear = rewritten.get(name);
+            if let Some(l) = linear.filter(|l| l.lora.is_none()) {
+                report.dequantized_tensors += 1;
+                return Ok(Cow::Owned(encode(&l.weight.to_f32(&self.params), spec.dtype)));
+            }
+            let (base, merged) = match linear {
+                // the base is what this model computes with, which need not be the file's
+                Some(l) => (l.weight.to_f32(&self.params), l.merged(&self.params).data.to_vec()),
+                None if name == "model.embed_tokens.weight" && self.embed_lora.is_some() => {
+                    (self.embed_tokens.to_f32(&self.params), self.merged_embedding())
+                }
+                None => {
+                    let own = self.params.find(name).map(|id| self.params.get(id).value.data.to_vec());
+                    let own = own.unwrap_or_default();
+                    // codes are no numbers of this tensor: all of it counts as changed
+                    (source.to_f32(name).unwrap_or_else(|_| vec![f32::NAN; own.len()]), own)
+                }
             };
             let (new, old) = (encode(&merged, spec.dtype), encode(&base, spec.dtype));
             let size = if spec.dtype == DType::BF16 { 2 } else { 4 };
@@ -91,7 +127,7 @@ impl Model {
             }
             Ok(Cow::Owned(new))
         })?;
-        write_config(&self.config, out, dtype)?;
+        write_config(&self.untied_config(), out, dtype)?;
         Ok(report)
     }
 
@@ -117,10 +153,24 @@ impl Model {
                 values.insert(format!("model.layers.{}.mlp.gate.e_score_correction_bias", layer.index), b.to_vec());
             }
         }
-        let specs = base_specs(&self.config, dtype);
+        let config = self.untied_config();
+        let specs = base_specs(&config, dtype);
         ShardWriter::new(out, specs, MAX_SHARD_BYTES, pt_metadata())?
             .write(|spec| Ok(Cow::Owned(encode(values.get(&spec.name).map_or(&[], |v| v), spec.dtype))))?;
-        write_config(&self.config, out, dtype)
+        write_config(&config, out, dtype)
+    }
+
+    /// Whether the head is tied to the embedding by the config and a quantised copy of it in memory.
+    fn unties(&self) -> bool {
+        self.config.tie_word_embeddings
+            && self.lm_head.weight.values(&self.params).is_quantized()
+            && !self.head_is_embedding()
+    }
+
+    fn untied_config(&self) -> ModelConfig {
+        let mut config = self.config.clone();
+        config.tie_word_embeddings &= !self.unties();
+        config
     }
 
     /// Replaces every adapted weight by the merged one in f32; the adapter is gone afterwards.
@@ -158,7 +208,7 @@ impl Model {
         let apart = self.embed_lora.is_some()
             || self.lm_head.lora.is_some()
             || self.lm_head.weight.param() != self.embed_tokens.param();
-        if self.config.tie_word_embeddings && apart {
+        if self.config.tie_word_embeddings && apart && !self.unties() {
             let fault = "the adapter changes the embedding or the head alone, but `tie_word_embeddings` is true: the merged checkpoint has one matrix for both; serve the adapter unmerged";
             return Err(ModelError::Spec { faults: vec![fault.into()] });
         }

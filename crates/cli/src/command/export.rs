@@ -12,11 +12,12 @@ use loar_formats::safetensors::Checkpoint;
 use loar_model::{BaseDtype, ExpertsLayout, Model, StoredDtype};
 use serde_json::json;
 
-use crate::certificate::{Certificate, all_logits, distance};
+use crate::certificate::{Certificate, Distance, all_logits, distance};
 use crate::compat::{self, Profile, Verdict};
 use crate::console::{Console, Lang, Style};
 use crate::diagnose::Failure;
-use crate::model_dir::{Dtype, load, open_encoder, require_dir};
+use crate::merge_base::{self, BaseStatement, Choice, Onto};
+use crate::model_dir::{BaseForm, Dtype, load, open_encoder, require_dir};
 use crate::modelfile::Modelfile;
 use crate::sample_prompts::Prompts;
 use crate::table::Table;
@@ -66,6 +67,17 @@ pub struct Args {
     /// Stored type of merged tensors
     #[arg(long, value_enum, default_value_t)]
     dtype: Dtype,
+    /// Which numbers the update is added to
+    ///
+    /// An adapter also makes good the errors of the base it was trained on. `trained` keeps that pair; `original` adds
+    /// the update to the checkpoint as stored, which nobody has evaluated. The certificate says which, and how far they
+    /// are apart.
+    #[arg(long, value_enum, default_value_t)]
+    onto: Onto,
+    /// What the base was held in while training, where the adapter's manifest does not say it (or is to be overruled:
+    /// `as-stored`)
+    #[arg(long, value_enum)]
+    base_dtype: Option<BaseForm>,
     /// Text file whose lines are the prompts of the certificate
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
@@ -115,18 +127,37 @@ fn export(args: &Args, partial: &Path, console: &Console) -> Result<Finding, Fai
         .map_err(|faults| Failure::usage(format!("`{}` cannot be read", args.adapter.display())).with_faults(faults))?;
     let mut profile = Profile::of(&adapter_config, keys.iter().map(|(_, k)| k), Some(&base_config));
     let mut model = load(&args.model, Dtype::F32, BaseDtype::AsStored, args.threads)?;
-    let base_only = (args.format != Format::Peft)
-        .then(|| -> Result<_, Failure> {
-            let prompts = Prompts::of(&args.model, args.prompts.as_deref(), &model)?;
-            let logits = all_logits(&model, &prompts.sequences);
-            Ok((prompts, logits))
-        })
-        .transpose()?;
-    model.load_adapter(&args.adapter)?;
+    let mut to_merge = None;
+    if args.format == Format::Peft {
+        model.load_adapter(&args.adapter)?;
+    } else {
+        let recorded = merge_base::recorded(&args.adapter);
+        let given = args.base_dtype.map(|form| match form {
+            BaseForm::AsStored => model.base_dtype(),
+            form => form.dtype().word().to_owned(),
+        });
+        if let (Some(given), Some(recorded)) = (&given, &recorded)
+            && given != recorded
+            && args.base_dtype != Some(BaseForm::AsStored)
+        {
+            return Err(Failure::usage(format!(
+                "the adapter's manifest says it was trained on {recorded}, not {given}"
+            ))
+            .with_help("leave `--base-dtype` out, or overrule the manifest with `--base-dtype as-stored`"));
+        }
+        let trained_on = given.or(recorded);
+        let stored = model.base_dtype();
+        let choice = merge_base::choose(trained_on.as_deref(), &stored, args.onto)?;
+        let prompts = Prompts::of(&args.model, args.prompts.as_deref(), &model)?;
+        let (kept, bare, between) = bases(args, model, choice, &prompts)?;
+        model = kept;
+        let statement = BaseStatement { trained_on, stored, onto: args.onto, between };
+        to_merge = Some((prompts, bare, statement));
+    }
 
     let mut certificate = None;
     let mut modelfile_has_template = None;
-    match base_only {
+    match to_merge {
         None => {
             let layout = match args.experts_layout {
                 Layout::PerExpert => ExpertsLayout::PerExpert,
@@ -138,8 +169,8 @@ fn export(args: &Args, partial: &Path, console: &Console) -> Result<Finding, Fai
             profile.fused_experts =
                 profile.modules.contains_key(&compat::Part::Routed) && layout == ExpertsLayout::Fused;
         }
-        Some((prompts, bare)) => {
-            let found = merge(args, partial, &model, &prompts, &bare)?;
+        Some((prompts, bare, statement)) => {
+            let found = merge(args, partial, &model, &prompts, &bare, statement)?;
             if let Some(reason) = found.refusal() {
                 report_refusal(args, &found, &reason, console)?;
                 return Ok(Finding::Refused);
@@ -202,6 +233,37 @@ fn format_name(format: Format) -> &'static str {
     }
 }
 
+/// The model with its adapter on the base that the merge goes onto, the logits of that base alone, and how far the other
+/// base with the adapter is from it. One model is held at a time.
+fn bases(
+    args: &Args,
+    stored: Model,
+    choice: Choice,
+    prompts: &Prompts,
+) -> Result<(Model, Vec<loar_tape::Tensor>, Option<Distance>), Failure> {
+    let adapted = |mut model: Model| -> Result<_, Failure> {
+        let bare = all_logits(&model, &prompts.sequences);
+        model.load_adapter(&args.adapter)?;
+        let logits = all_logits(&model, &prompts.sequences);
+        Ok((model, bare, logits))
+    };
+    if !choice.differs {
+        let (model, bare, _) = adapted(stored)?;
+        return Ok((model, bare, None));
+    }
+    let trained = || load(&args.model, Dtype::F32, choice.trained, args.threads);
+    let (kept, other) = match args.onto {
+        Onto::Trained => (adapted(trained()?)?, adapted(stored)?.2),
+        Onto::Original => (adapted(stored)?, adapted(trained()?)?.2),
+    };
+    let (model, bare, logits) = kept;
+    let between = match args.onto {
+        Onto::Trained => distance(&logits, &other),
+        Onto::Original => distance(&other, &logits),
+    };
+    Ok((model, bare, Some(between)))
+}
+
 /// Writes the merged weights, loads them again as anybody would, and measures.
 fn merge(
     args: &Args,
@@ -209,6 +271,7 @@ fn merge(
     model: &Model,
     prompts: &Prompts,
     bare: &[loar_tape::Tensor],
+    base: BaseStatement,
 ) -> Result<Certificate, Failure> {
     let (source, _) = Checkpoint::open_dir(&args.model)?;
     let dtype = match args.dtype {
@@ -221,6 +284,7 @@ fn merge(
     Ok(Certificate {
         prompts: prompts.origin.clone(),
         sequences: prompts.sequences.len(),
+        base,
         dtype: match args.dtype {
             Dtype::Bf16 => "bfloat16",
             Dtype::F32 => "float32",
@@ -279,7 +343,10 @@ fn write_manifest(args: &Args, partial: &Path, certificate: Option<&Certificate>
     };
     let parents = vec![parent("base", &args.model)?, parent("adapter", &args.adapter)?];
     let kind = if args.format == Format::Peft { "adapter" } else { "model" };
-    let facts = json!({"format": format_name(args.format), "certificate": certificate});
+    let facts = json!({
+        "format": format_name(args.format), "certificate": certificate,
+        "base": certificate.map(|c| &c.base),
+    });
     Manifest::describe(partial, kind, parents, facts)?.write(partial)?;
     Ok(())
 }
@@ -321,15 +388,34 @@ fn certificate_text(c: &Certificate, console: &Console) -> String {
     }
     let w = &c.weights;
     let share = 100.0 * w.changed_entries as f64 / w.merged_entries.max(1) as f64;
+    let dequantised = match (console.lang, w.dequantized_tensors) {
+        (_, 0) => String::new(),
+        (Lang::En, n) => format!(", {n} dequantised"),
+        (Lang::Zh, n) => format!("，{n} 个反量化"),
+    };
     let about = match console.lang {
         Lang::En => format!(
-            "{} tensors merged into {}, {:.2} % of their entries changed; {} passed on; measured at {} positions of {} sequences ({})\n",
-            w.merged_tensors, c.dtype, share, w.unchanged_tensors, c.merged.positions, c.sequences, c.prompts
+            "{} tensors merged into {}, {:.2} % of their entries changed; {} passed on{}; measured at {} positions of {} sequences ({})\n",
+            w.merged_tensors,
+            c.dtype,
+            share,
+            w.unchanged_tensors,
+            dequantised,
+            c.merged.positions,
+            c.sequences,
+            c.prompts
         ),
         Lang::Zh => format!(
-            "{} 个张量合并为 {}，其中 {:.2} % 的数值改变；{} 个原样保留；在 {} 个位置、{} 条序列上测量（{}）\n",
-            w.merged_tensors, c.dtype, share, w.unchanged_tensors, c.merged.positions, c.sequences, c.prompts
+            "{} 个张量合并为 {}，其中 {:.2} % 的数值改变；{} 个原样保留{}；在 {} 个位置、{} 条序列上测量（{}）\n",
+            w.merged_tensors,
+            c.dtype,
+            share,
+            w.unchanged_tensors,
+            dequantised,
+            c.merged.positions,
+            c.sequences,
+            c.prompts
         ),
     };
-    table.render(0) + &about
+    table.render(0) + &about + &c.base.text(console)
 }

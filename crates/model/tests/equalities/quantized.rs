@@ -461,3 +461,66 @@ fn every_fault_of_a_quantised_folder_comes_at_once() {
     let text = Model::load(tiny.path(), &on(BaseDtype::AsStored, Precision::F32)).err().expect("refused").to_string();
     assert!(text.contains("says int8, but no matrix is stored so"), "{text}");
 }
+
+#[test]
+fn merging_goes_into_the_base_the_model_computes_with() {
+    let batch = Docs::new(&[13, 20], 3).batch();
+    let merged_of = |model: &Model, source: &Path| {
+        let out = tempfile::tempdir().expect("a scratch folder");
+        let report = model.save_merged(&open(source), out.path(), loar_model::StoredDtype::F32).expect("merges");
+        let again = Model::load(out.path(), &on(BaseDtype::AsStored, Precision::F32)).expect("loads");
+        assert!(again.config.quantization.is_none() && again.base_dtype() == "f32");
+        (again.logits(&batch), again.config.tie_word_embeddings, report)
+    };
+    for kind in ["llama", "qwen2", "deepseek_v3"] {
+        let tiny = Tiny::new(kind, 2);
+        for base in QUANTIZED {
+            let (file, _) = file_of(&tiny, base, 2, u64::MAX);
+            for (dir, asked) in [(tiny.path(), base), (file.path(), BaseDtype::AsStored)] {
+                let mut model = Model::load(dir, &on(asked, Precision::F32)).expect("loads");
+                let codes = model.linears().len() - usize::from(base == BaseDtype::Fp8Block);
+                adapted_by(&mut model, &AdapterSpec::new(3, 6.0, Targets::Preset(Preset::Attention)));
+                let adapted = model.linears().iter().filter(|l| l.lora.is_some()).count();
+                let want = model.logits(&batch);
+                let (got, tied, report) = merged_of(&model, dir);
+                let (ok, gap) = crate::common::logits_agree(&got.data, &want.data);
+                assert!(ok, "{kind}, {base}: merged differs by {gap}");
+                assert_eq!(
+                    (report.merged_tensors, report.dequantized_tensors),
+                    (adapted, codes - adapted),
+                    "{kind}, {base}"
+                );
+                assert!(report.lost.is_empty());
+                // A tied head that was quantised is a matrix of its own now.
+                assert_eq!(tied, kind == "qwen2" && base == BaseDtype::Fp8Block, "{kind}, {base}");
+                // The same adapter on the original is another model, by far more than merging rounds.
+                let mut original = tiny.load();
+                adapted_by(&mut original, &AdapterSpec::new(3, 6.0, Targets::Preset(Preset::Attention)));
+                assert!(!crate::common::logits_agree(&got.data, &original.logits(&batch).data).0, "{kind}, {base}");
+                // Writing the model's own weights says the same.
+                let out = tempfile::tempdir().expect("a scratch folder");
+                model.save_base(out.path(), loar_model::StoredDtype::F32).expect("saves");
+                let saved = Model::load(out.path(), &on(BaseDtype::AsStored, Precision::F32)).expect("loads");
+                assert!(saved.logits(&batch).data == got.data, "{kind}, {base}");
+            }
+        }
+    }
+}
+
+#[test]
+fn full_training_of_a_quantised_file_starts_from_its_numbers() {
+    let batch = Docs::new(&[13], 3).batch();
+    let tiny = Tiny::new("qwen2", 2);
+    let (file, _) = file_of(&tiny, BaseDtype::Int8, 2, u64::MAX);
+    let mut model = Model::load(file.path(), &on(BaseDtype::AsStored, Precision::F32)).expect("loads");
+    model.train_full().expect("fresh");
+    // The head is trained as the embedding it is tied to; everything else starts from its codes.
+    assert!(model.head_is_embedding());
+    let mut grads = Grads::new(&model.params);
+    let loss = model.loss_and_grads(&batch, &mut grads, 0.1, &Pass::default());
+    assert!(loss.sum.is_finite() && grads.norm() > 0.0);
+    let out = tempfile::tempdir().expect("a scratch folder");
+    model.save_base(out.path(), loar_model::StoredDtype::F32).expect("saves");
+    let again = Model::load(out.path(), &on(BaseDtype::AsStored, Precision::F32)).expect("loads");
+    assert!(again.config.tie_word_embeddings && again.logits(&batch).data == model.logits(&batch).data);
+}
