@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{checkpoint, expect, run, v3_config, write};
+use common::{checkpoint, expect, run, v3_config, write, write_data, write_run};
 use loar_model::StoredDtype;
 use serde_json::Value;
 
@@ -82,4 +82,91 @@ fn what_cannot_be_quantised_is_refused_and_leaves_nothing() {
     let (_, stderr) = expect(2, ["quantize", path(&taken), "--dtype", "int8", "--out", path(&other)]);
     assert!(stderr.contains("stored as int4"), "{stderr}");
     assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+/// An adapter trained on a quantised base is merged into that base; asked for, into the original; said in either case.
+#[test]
+fn an_export_says_which_base_it_merged_into() {
+    const SETTINGS: &str = "[base]\ndtype = \"int4\"\n[adapter]\nrank = 4\n[train]\nsteps = 6\nbatch_rows = 4\n\
+        learning_rate = 2e-2\n";
+    let base = checkpoint(&v3_config(), StoredDtype::Bf16);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    write_data(Path::new(&at("rows.jsonl")), 40);
+    write_run(Path::new(&at("run.toml")), base.path(), Path::new(&at("rows.jsonl")), Path::new(&at("out")), SETTINGS);
+    let (plan, _) = expect(0, ["plan", &at("run.toml"), "--json"]);
+    let planned = |text: &str| {
+        let plan: Value = serde_json::from_str(text).unwrap();
+        let items = plan["plan"]["memory"].as_array().unwrap().clone();
+        items.iter().find(|m| m["component"] == "base weights").unwrap()["bytes"].as_u64().unwrap()
+    };
+    let (wide, _) = expect(0, ["plan", &at("run.toml"), "--json", "--set", "base.dtype=as-stored"]);
+    assert!(planned(&plan) < planned(&wide), "the plan counts codes");
+    expect(0, ["train", &at("run.toml")]);
+    let model = path(base.path());
+    let adapter = at("out/adapter");
+    let export = |out: &str, more: &[&str]| {
+        let out = at(out);
+        let args = ["export", model, "--adapter", &adapter, "--out", &out, "--dtype", "f32", "--json"];
+        let (text, _) = expect(0, args.iter().chain(more).copied());
+        serde_json::from_str::<Value>(&text).unwrap()["certificate"].clone()
+    };
+    let logits = |v: &Value| v["max_logit_gap"].as_f64().unwrap();
+    let (trained, original) = (export("trained", &[]), export("original", &["--onto", "original"]));
+    for (c, onto) in [(&trained, "trained"), (&original, "original")] {
+        assert_eq!((c["base"]["onto"].as_str(), c["base"]["trained_on"].as_str()), (Some(onto), Some("int4")), "{c}");
+        assert_eq!(c["base"]["stored"], "bf16");
+        // Either file is what it says, and the two are apart by what was measured.
+        assert!(logits(&c["merged"]) < 1e-3 && logits(&c["base"]["between"]) > 1e-2, "{c}");
+    }
+    assert_eq!(trained["base"]["between"], original["base"]["between"]);
+    assert!(trained["weights"]["dequantized_tensors"].as_u64() > Some(0), "the head is int4 and not adapted");
+    assert_eq!(original["weights"]["dequantized_tensors"], 0);
+    let manifest = loar_artifact::Manifest::read(Path::new(&at("trained"))).unwrap();
+    assert_eq!(manifest.facts["base"]["onto"], "trained");
+    // What is served of the merged files is what was trained.
+    let generate = |args: &[&str]| {
+        let fixed = ["--prompt", "2+3?", "--temperature", "0", "--json", "--dtype", "f32", "--max-new-tokens", "12"];
+        let (out, _) = expect(0, ["generate"].iter().chain(args).chain(&fixed).copied());
+        serde_json::from_str::<Value>(&out).unwrap()["ids"].clone()
+    };
+    assert_eq!(generate(&[&at("trained")]), generate(&[model, "--adapter", &adapter, "--base-dtype", "int4"]));
+    assert_eq!(generate(&[&at("original")]), generate(&[model, "--adapter", &adapter]));
+    // The quantised folder is the base of training too, and the original is not in it.
+    expect(0, ["quantize", model, "--dtype", "int4", "--out", &at("four")]);
+    let (text, _) = expect(0, ["export", &at("four"), "--adapter", &adapter, "--out", &at("again"), "--dtype", "f32"]);
+    assert!(text.contains("merged into the base the adapter was trained on"), "{text}");
+    let bytes = |name: &str| std::fs::read(at(&format!("{name}/model.safetensors"))).unwrap();
+    assert!(bytes("again") == bytes("trained"));
+    for (from, more, said) in [
+        ("four", ["--onto", "original"], "name the original checkpoint as MODEL"),
+        ("four", ["--base-dtype", "int8"], "manifest says it was trained on int4"),
+    ] {
+        let args = ["export", &at(from), "--adapter", &adapter, "--out", &at("never")];
+        let (_, stderr) = expect(2, args.into_iter().chain(more));
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    expect(0, ["quantize", model, "--dtype", "int8", "--out", &at("eight")]);
+    let (_, stderr) = expect(2, ["export", &at("eight"), "--adapter", &adapter, "--out", &at("never")]);
+    assert!(stderr.contains("the numbers it was trained on are not in it"), "{stderr}");
+    // Overruled, and said so.
+    let (text, _) = expect(
+        0,
+        [
+            "export",
+            model,
+            "--adapter",
+            &adapter,
+            "--out",
+            &at("forced"),
+            "--base-dtype",
+            "as-stored",
+            "--dtype",
+            "f32",
+            "--json",
+        ],
+    );
+    let forced: Value = serde_json::from_str(&text).unwrap();
+    assert!(forced["certificate"]["base"]["between"].is_null());
+    assert!(bytes("forced") == bytes("original"));
 }
