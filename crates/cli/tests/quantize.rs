@@ -148,7 +148,7 @@ fn an_export_says_which_base_it_merged_into() {
     }
     expect(0, ["quantize", model, "--dtype", "int8", "--out", &at("eight")]);
     let (_, stderr) = expect(2, ["export", &at("eight"), "--adapter", &adapter, "--out", &at("never")]);
-    assert!(stderr.contains("the numbers it was trained on are not in it"), "{stderr}");
+    assert!(stderr.contains("trained on a base in int4, and this checkpoint holds int8"), "{stderr}");
     // Overruled, and said so.
     let (text, _) = expect(
         0,
