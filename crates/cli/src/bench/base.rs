@@ -1,12 +1,13 @@
 //! A checkpoint of random weights of a shape, written once and kept: a mapped file, as in a real run.
 //!
-//! The file is written by `loar init` in another process, so that its buffers do not count as memory of the
-//! measurement, and appears under its name only when it is whole.
+//! The files are written by `loar init` and `loar quantize` in other processes, so that their buffers do not count as
+//! memory of the measurement, and appear under their names only when they are whole.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use loar_formats::config::ModelConfig;
+use loar_model::BaseDtype;
 
 use crate::bench::shape::Shape;
 use crate::console::{Console, bytes};
@@ -79,6 +80,33 @@ pub fn checkpoint(
     Ok(out)
 }
 
+/// The folder with the same weights quantised, written first if it is not there. What is no quantised form is the
+/// folder itself: loading turns it.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn quantised(base: PathBuf, dtype: BaseDtype, console: &Console) -> Result<PathBuf, Failure> {
+    if matches!(dtype, BaseDtype::AsStored | BaseDtype::Bf16) {
+        return Ok(base);
+    }
+    let mut name = base.file_name().unwrap_or_default().to_owned();
+    name.push(format!("-{}", dtype.word()));
+    let out = base.with_file_name(name);
+    if !out.join("config.json").exists() {
+        let word = console.pick("quantising, once:", "量化（仅一次）：");
+        console.remark(format_args!("{word} {} → {}", dtype.word(), out.display()));
+        run_self(&[
+            "quantize".as_ref(),
+            base.as_os_str(),
+            "--dtype".as_ref(),
+            dtype.word().as_ref(),
+            "--out".as_ref(),
+            out.as_os_str(),
+        ])?;
+    }
+    Ok(out)
+}
+
 fn write(config: &ModelConfig, dtype: Dtype, unfinished: &Path) -> Result<PathBuf, Failure> {
     let (source, weights) = (unfinished.join("config"), unfinished.join("weights"));
     std::fs::create_dir_all(&source).map_err(|e| Failure::file(&source, "made", &e))?;
@@ -106,6 +134,6 @@ fn run_self(args: &[&std::ffi::OsStr]) -> Result<(), Failure> {
     if done.status.success() {
         return Ok(());
     }
-    Err(Failure::environment("the random checkpoint could not be made")
+    Err(Failure::environment("the checkpoint to measure on could not be made")
         .with_faults(vec![String::from_utf8_lossy(&done.stderr).trim().to_owned()]))
 }

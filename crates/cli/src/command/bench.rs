@@ -7,7 +7,7 @@ use loar_kernels::{Isa, Pool, Precision};
 use loar_model::{BaseDtype, LoadOptions, Model};
 use serde_json::{Map, Value, json};
 
-use crate::bench::base::{Dtype, checkpoint, default_dir};
+use crate::bench::base::{Dtype, checkpoint, default_dir, quantised};
 use crate::bench::record::Record;
 use crate::bench::shape::Shape;
 use crate::bench::{decode, gemm, lengths, train};
@@ -68,7 +68,7 @@ struct ModelArgs {
     /// Depth, where the shape's own is not wanted (deepseek-v2-lite: 4 of 27)
     #[arg(long)]
     layers: Option<usize>,
-    /// What the linear layers are held in: as-stored, bf16, int8, int4 or fp8-block
+    /// What the linear layers are held in: as-stored, bf16, int8, int4 or fp8-block; quantised files are kept too
     #[arg(long, default_value = "as-stored", value_parser = base_dtype)]
     base_dtype: BaseDtype,
     /// Where random checkpoints are kept [default: loar/bench in the user's cache folder]
@@ -360,6 +360,7 @@ fn load(model: &ModelArgs, common: &Common, console: &Console) -> Result<Model, 
     let config = model.shape.config(model.layers)?;
     let dir = model.dir.clone().unwrap_or_else(default_dir);
     let path = checkpoint(model.shape, &config, common.dtype, &dir, console)?;
+    let path = quantised(path, model.base_dtype, console)?;
     let options = LoadOptions { threads: common.threads, precision: precision(common), base: model.base_dtype };
     Ok(Model::load(&path, &options)?)
 }
