@@ -222,7 +222,16 @@ impl Pass<'_> {
                 }
                 let last = now.most(blocks - 1).min(part.keys.end);
                 let mut first_block = 0;
+                // The rows of the next columns come into the cache a share a block of keys.
+                let mut ahead = now.to;
+                let share = (SPAN * KEYS).div_ceil(last - part.keys.start);
                 for key in (part.keys.start..last).step_by(KEYS) {
+                    for a in ahead..(ahead + share).min(c.to).min(now.to + SPAN) {
+                        prefetch(x.q, &q_rows, a);
+                        prefetch(x.dout, &o_rows, a);
+                        prefetch(x.out, &o_rows, a);
+                    }
+                    ahead += share;
                     let end = (key + KEYS).min(last);
                     left(x.k, &k_rows, key, end, KEYS, dqk / 32, t.keys);
                     left(x.v, &v_rows, key, end, KEYS, dv / 32, t.values);
@@ -344,6 +353,16 @@ impl Pass<'_> {
             }
         }
         state
+    }
+}
+
+/// Brings row `a` into the second-level cache.
+#[inline(always)]
+fn prefetch(data: &[u16], rows: &Rows, a: usize) {
+    let at = rows.index(a) * rows.width;
+    for i in (0..rows.width).step_by(32) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(data.as_ptr().wrapping_add(at + i).cast()) }
     }
 }
 
