@@ -77,16 +77,64 @@ const TO_INTEGER: f32 = 12_582_912.0;
 const INFINITE: u32 = 0x7f80_0000;
 
 /// The largest magnitude of `x`; NaN when a value is not finite. Magnitudes order like their bits.
+#[inline(always)]
 fn largest(x: &[f32]) -> f32 {
-    let bits = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
+    let bits = x.iter().fold(0i32, |m, v| m.max((v.to_bits() & 0x7fff_ffff) as i32)) as u32;
     if bits < INFINITE { f32::from_bits(bits) } else { f32::NAN }
 }
 
 /// `numerator / x`, or 0 where that is no number to multiply by: for x = 0 (nothing to scale), for x below 2^-120 or so
 /// (the whole group is smaller than any product can show; it becomes 0), and for NaN (reported through the scale).
+#[inline(always)]
 fn inverse(numerator: f32, x: f32) -> f32 {
     let i = numerator / x;
     if i.is_finite() { i } else { 0.0 }
+}
+
+/// Runs plain loops compiled for AVX2 where the machine has it. Nothing in them is a fused multiply-add or a sum, so the
+/// width of the vectors cannot change a bit.
+#[inline(always)]
+fn wide<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the machine has AVX2.
+            return unsafe { avx2(f) };
+        }
+    }
+    f()
+}
+
+#[inline(always)]
+fn int8_row(x: &[f32], q: &mut [i8]) -> f32 {
+    let largest = largest(x);
+    let inverse = inverse(127.0, largest);
+    for (q, v) in q.iter_mut().zip(x) {
+        *q = (v * inverse + TO_INTEGER).to_bits() as i8;
+    }
+    if inverse == 0.0 && largest.is_finite() { 0.0 } else { largest / 127.0 }
+}
+
+/// Half a group of int4: its bytes.
+const HALF: usize = INT4_GROUP / 2;
+
+#[inline(always)]
+fn int4_group(x: &[f32], q: &mut [u8]) -> u16 {
+    let largest = largest(x);
+    let extreme = if x.iter().fold(false, |found, v| found | (*v == largest)) { largest } else { -largest };
+    let scale = half::bf16::from_f32(extreme / -8.0);
+    let inverse = inverse(1.0, scale.to_f32());
+    // −8..=7 as 0..=15: 8 is added with the rounding constant, and only the upper end can be passed.
+    let nibble = |v: f32| ((v * inverse).min(7.0) + (TO_INTEGER + 8.0)).to_bits() as u8 & 15;
+    let (low, high) = x.split_at(HALF);
+    for ((q, low), high) in q.iter_mut().zip(low).zip(high) {
+        *q = nibble(*low) | nibble(*high) << 4;
+    }
+    if inverse == 0.0 && largest.is_finite() { 0 } else { scale.to_bits() }
 }
 
 /// Quantises to int8. A row of zeros has scale 0; a row with a value that is not finite has scale NaN, which is for the
@@ -99,12 +147,7 @@ pub fn quantize_int8(pool: &Pool, rows: usize, columns: usize, row: &RowSource<'
         for (i, q) in q.chunks_exact_mut(columns.max(1)).enumerate() {
             let r = task * ROWS + i;
             row(r, &mut x);
-            let largest = largest(&x);
-            let inverse = inverse(127.0, largest);
-            for (q, v) in q.iter_mut().zip(&x) {
-                *q = (v * inverse + TO_INTEGER).to_bits() as i8;
-            }
-            let scale = if inverse == 0.0 && largest.is_finite() { 0.0 } else { largest / 127.0 };
+            let scale = wide(|| int8_row(&x, q));
             // SAFETY: one scale a row, and row r belongs to this task alone.
             unsafe { *scales.get().add(r) = scale };
         }
@@ -116,7 +159,6 @@ pub fn quantize_int8(pool: &Pool, rows: usize, columns: usize, row: &RowSource<'
 /// magnitude of a group is exact but for the scale's own rounding to bf16, which comes before the elements'. A value
 /// that is not finite makes its group's scale NaN.
 pub fn quantize_int4(pool: &Pool, rows: usize, columns: usize, row: &RowSource<'_>) -> Int4 {
-    const HALF: usize = INT4_GROUP / 2;
     let (bytes, groups) = (int4_row_bytes(columns), columns.div_ceil(INT4_GROUP));
     let mut all = Int4 { q: vec![0; rows * bytes], scales: vec![0; rows * groups] };
     let scales = Shareable(all.scales.as_mut_ptr());
@@ -125,21 +167,13 @@ pub fn quantize_int4(pool: &Pool, rows: usize, columns: usize, row: &RowSource<'
         for (i, q) in q.chunks_exact_mut(bytes.max(1)).enumerate() {
             let r = task * ROWS + i;
             row(r, &mut x[..columns]);
-            for (g, (q, x)) in q.chunks_exact_mut(HALF).zip(x.chunks_exact(INT4_GROUP)).enumerate() {
-                let largest = largest(x);
-                let extreme = if x.contains(&largest) { largest } else { -largest };
-                let scale = half::bf16::from_f32(extreme / -8.0);
-                let inverse = inverse(1.0, scale.to_f32());
-                // −8..=7 as 0..=15: 8 is added with the rounding constant, and only the upper end can be passed.
-                let nibble = |v: f32| ((v * inverse).min(7.0) + (TO_INTEGER + 8.0)).to_bits() as u8 & 15;
-                let (low, high) = x.split_at(HALF);
-                for ((q, low), high) in q.iter_mut().zip(low).zip(high) {
-                    *q = nibble(*low) | nibble(*high) << 4;
+            wide(|| {
+                for (g, (q, x)) in q.chunks_exact_mut(HALF).zip(x.chunks_exact(INT4_GROUP)).enumerate() {
+                    let scale = int4_group(x, q);
+                    // SAFETY: `groups` scales a row, and row r belongs to this task alone.
+                    unsafe { *scales.get().add(r * groups + g) = scale };
                 }
-                let scale = if inverse == 0.0 && largest.is_finite() { 0 } else { scale.to_bits() };
-                // SAFETY: `groups` scales a row, and row r belongs to this task alone.
-                unsafe { *scales.get().add(r * groups + g) = scale };
-            }
+            });
         }
     });
     all
@@ -150,6 +184,7 @@ pub fn quantize_int4(pool: &Pool, rows: usize, columns: usize, row: &RowSource<'
 /// Above 2^-6 the byte is the f32's exponent and upper three mantissa bits, rounded by adding just under half of what is
 /// cut (a carry into the exponent is the right neighbour) and rebased from 127 to 7. Below, steps are 2^-9: adding
 /// 1.5 · 2^(23−9) rounds to them, and eight of them are the first byte above.
+#[inline]
 pub fn to_e4m3(y: f32) -> u8 {
     const TO_STEPS: f32 = 1.5 * (1u32 << 14) as f32;
     let sign = (y.to_bits() >> 24 & 0x80) as u8;
@@ -172,7 +207,7 @@ pub fn quantize_fp8(pool: &Pool, rows: usize, columns: usize, row: &RowSource<'_
         for i in 0..q.len() / columns.max(1) {
             row(first + i, &mut x);
             for (most, x) in most.iter_mut().zip(x.chunks(FP8_BLOCK)) {
-                let here = largest(x);
+                let here = wide(|| largest(x));
                 // `max` would forget a NaN
                 *most = if here.is_nan() || most.is_nan() { f32::NAN } else { most.max(here) };
             }
@@ -183,9 +218,7 @@ pub fn quantize_fp8(pool: &Pool, rows: usize, columns: usize, row: &RowSource<'_
         for (i, q) in q.chunks_exact_mut(columns.max(1)).enumerate() {
             row(first + i, &mut x);
             for ((q, x), scale) in q.chunks_mut(FP8_BLOCK).zip(x.chunks(FP8_BLOCK)).zip(&most) {
-                for (q, x) in q.iter_mut().zip(x) {
-                    *q = to_e4m3(x / scale);
-                }
+                wide(|| q.iter_mut().zip(x).for_each(|(q, x)| *q = to_e4m3(x / scale)));
             }
         }
         for (b, m) in most.iter().enumerate() {

@@ -326,7 +326,7 @@ fn quantised_files_can_be_had_in_other_forms_where_that_makes_sense() {
             let again = tempfile::tempdir().expect("a scratch folder");
             let file = quantize(out.path(), again.path(), other, 1, u64::MAX, &mut |_, _| {});
             if base == BaseDtype::Int4 {
-                for text in [got.err().expect("refused").to_string(), file.err().expect("refused").to_string()] {
+                for text in [got.err().expect("refused").to_string(), file.expect_err("refused").to_string()] {
                     assert!(text.contains("stored as int4"), "{text}");
                 }
                 continue;
@@ -341,8 +341,7 @@ fn quantised_files_can_be_had_in_other_forms_where_that_makes_sense() {
             [(base, "already"), (BaseDtype::Bf16, "no quantisation"), (BaseDtype::AsStored, "no quantisation")]
         {
             let text = quantize(out.path(), again.path(), asked, 1, u64::MAX, &mut |_, _| {})
-                .err()
-                .expect("refused")
+                .expect_err("refused")
                 .to_string();
             assert!(text.contains(said), "{text}");
         }
