@@ -231,12 +231,8 @@ fn span(isa: Isa, shape: &PageShape, heads: &Heads, query: &Query, task: &Task, 
                 }
             };
             let keys = Matrix { values, stride: k, transposed: false };
-            for first in (0..visible).step_by(ROWS) {
-                let count = ROWS.min(visible - first);
-                let sums = &mut scores[first * group..(first + ROWS) * group];
-                // SAFETY: the page holds 64 keys of this head, and `inputs` were packed for this call.
-                unsafe { block(&call, &mut tiles, &keys, first, count, k, inputs, sums) };
-            }
+            // SAFETY: the page holds 64 keys of this head, and `inputs` were packed for this call.
+            unsafe { block(&call, &mut tiles, &keys, 0, visible, k, inputs, &mut scores[..visible * group]) };
             for g in 0..group {
                 let w = &mut weights[g * PAGE..(g + 1) * PAGE];
                 for (j, w) in w.iter_mut().enumerate() {

@@ -187,33 +187,31 @@ unsafe fn work(job: &Job, task: &Task, low: *mut f32) {
     let (m, k) = (call.m, job.k);
     let _done = task.low.then(|| Done(&job.pending));
     let mut shape = [0, 0];
-    with_f32(&TILES, ROWS * m, |sums| {
-        for first in (task.first..task.last).step_by(ROWS) {
-            let rows = ROWS.min(task.last - first);
-            // SAFETY: the shapes were checked; the rest as the caller vouches.
-            unsafe {
-                match s.low_rank {
-                    Some(l) if task.low => {
-                        block(call, &mut shape, &l.a, first, rows, k, job.inputs, sums);
-                        for (i, line) in sums.chunks_exact(m).take(rows).enumerate() {
-                            for (j, v) in line.iter().enumerate() {
-                                *low.add(job.low + j * l.rank + first + i) = *v;
-                            }
+    let rows = task.last - task.first;
+    with_f32(&TILES, rows * m, |sums| {
+        // SAFETY: the shapes were checked; the rest as the caller vouches.
+        unsafe {
+            match s.low_rank {
+                Some(l) if task.low => {
+                    block(call, &mut shape, &l.a, task.first, rows, k, job.inputs, sums);
+                    for (i, line) in sums.chunks_exact(m).enumerate() {
+                        for (j, v) in line.iter().enumerate() {
+                            *low.add(job.low + j * l.rank + task.first + i) = *v;
                         }
-                        continue;
                     }
-                    Some(l) => {
-                        block(call, &mut shape, &s.w, first, rows, k, job.inputs, sums);
-                        while job.pending.load(Ordering::Acquire) > 0 {
-                            std::hint::spin_loop();
-                        }
-                        let u = std::slice::from_raw_parts(low.add(job.low), m * l.rank);
-                        add_low_rank(call, &mut shape, &l, first, rows, u, sums);
-                    }
-                    None => block(call, &mut shape, &s.w, first, rows, k, job.inputs, sums),
+                    return;
                 }
-                finish(s, m, first, rows, sums, job.out.get());
+                Some(l) => {
+                    block(call, &mut shape, &s.w, task.first, rows, k, job.inputs, sums);
+                    while job.pending.load(Ordering::Acquire) > 0 {
+                        std::hint::spin_loop();
+                    }
+                    let u = std::slice::from_raw_parts(low.add(job.low), m * l.rank);
+                    add_low_rank(call, &mut shape, &l, task.first, rows, u, sums);
+                }
+                None => block(call, &mut shape, &s.w, task.first, rows, k, job.inputs, sums),
             }
+            finish(s, m, task.first, sums, job.out.get());
         }
     });
 }
@@ -356,7 +354,7 @@ simd_fn! {
     }
 }
 
-/// `sums[i][j]` = row `first + i` of the weight times row j of x, for `rows <= 16`.
+/// `sums[i][j]` = row `first + i` of the weight times row j of x.
 /// # Safety
 /// The weight holds `first + rows` rows of `k` elements (checked by [`check`]), and `inputs` are packed for this
 /// call and k; `shape` is what this task left the thread's tiles configured for.
@@ -403,13 +401,13 @@ unsafe fn add_low_rank(
     sums: &mut [f32],
 ) {
     let m = call.m;
-    with(&LOCAL, call.words(l.rank) + ROWS * m, |words| {
+    with(&LOCAL, call.words(l.rank) + rows * m, |words| {
         let (packed, own) = words.split_at_mut(call.words(l.rank));
         let inputs = call.pack(u, l.rank, packed);
         let own: &mut [f32] = bytemuck::cast_slice_mut(own);
         // SAFETY: as the caller vouches.
         unsafe { block(call, shape, &l.b, first, rows, l.rank, inputs, own) };
-        for (s, v) in sums[..rows * m].iter_mut().zip(own) {
+        for (s, v) in sums.iter_mut().zip(own) {
             *s += l.scaling * *v;
         }
     });
@@ -417,9 +415,9 @@ unsafe fn add_low_rank(
 
 /// Scale, bias and residual, out of the block's `[rows][m]` into rows of `out [m, n]`.
 /// # Safety
-/// Columns `first..first + rows` of `out` belong to the caller alone.
-unsafe fn finish(s: &Stream, m: usize, first: usize, rows: usize, sums: &[f32], out: *mut f32) {
-    for (i, line) in sums.chunks_exact(m).take(rows).enumerate() {
+/// The columns of `out` from `first` on that `sums` has rows for belong to the caller alone.
+unsafe fn finish(s: &Stream, m: usize, first: usize, sums: &[f32], out: *mut f32) {
+    for (i, line) in sums.chunks_exact(m).enumerate() {
         let scale = s.row_scale.map_or(1.0, |v| v[first + i]);
         let bias = s.bias.map_or(0.0, |v| v[first + i]);
         for (j, v) in line.iter().enumerate() {

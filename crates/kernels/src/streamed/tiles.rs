@@ -1,8 +1,8 @@
 //! Blocks of 16 rows on matrix tiles (AMX): rows of W are the left tile, up to 16 rows of x the right one.
 //!
-//! Two chunks of 64 elements of k at a time are converted to bf16 into a ring in L1 (two tiles a chunk) one step before
-//! they are multiplied; after every fourth row a tile of the step before is multiplied, so that both kinds of work are
-//! always in flight (conversion first and multiplication then took a quarter longer). The even and the odd tiles of
+//! Two chunks of 64 elements of k at a time are converted to bf16 into a ring in L1 (two tiles a chunk) two steps before
+//! they are multiplied; after every fourth row a tile of an earlier step is multiplied, so that both kinds of work are
+//! always in flight, from one block of rows into the next. The even and the odd tiles of
 //! a row are two chains, added at the end: a chain is bound by the multiplier's latency (52 cycles a tile), and two
 //! keep up with memory. The right tile has as many columns as there are rows of x, so one row of x costs its own bytes
 //! and not those of 16. Codes of int8 and fp8 enter as they are; each block of 128 of fp8 ends a chain, is scaled and
@@ -16,8 +16,11 @@ use std::mem::MaybeUninit;
 
 /// Bytes of a tile.
 const TILE: usize = 1024;
-/// Two steps of two chunks.
-const RING: usize = 2 * 4 * TILE;
+/// How many steps conversion runs ahead of multiplication. A tile load cannot take its data from stores that are still
+/// on their way, so those must have left the core's window: two steps are some 900 instructions.
+const LEAD: usize = 2;
+/// Steps of two chunks.
+const RING: usize = (LEAD + 1) * 4 * TILE;
 /// How far ahead of its use a row is asked for, in bytes.
 const AHEAD: usize = 512;
 
@@ -292,82 +295,168 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
     }
     let chunks = p.k.div_ceil(CHUNK);
     let steps = chunks.div_ceil(2);
+    // Steps whose two chunks are there in full; an int4 group always is.
+    let whole_steps = if F::BYTES < CHUNK { chunks / 2 } else { p.k / (2 * CHUNK) };
     let mut ring = MaybeUninit::<Ring>::uninit();
     let mut out = MaybeUninit::<Sums>::uninit();
     let (ring, out) = (ring.as_mut_ptr().cast::<u8>(), out.as_mut_ptr().cast::<f32>());
-    // SAFETY: the machine has AMX; tiles read what `fill` wrote to the ring, and x's pairs, which are padded to whole
-    // chunks; `collect` reads what `store` wrote.
+    // SAFETY: the machine has AMX; tiles read what was converted into the ring, and x's pairs, which are padded to
+    // whole chunks; `collect` reads what `store` wrote.
     unsafe {
         if *shape != c.count {
             configure(&config);
             *shape = c.count;
         }
         crate::amx::zero();
-        for step in 0..steps + 1 {
-            let to = ring.add(step % 2 * 4 * TILE);
-            let from = ring.add((step + 1) % 2 * 4 * TILE);
-            for quarter in 0..4 {
-                if step < steps {
-                    fill(f, p, 2 * step, quarter * 4, to);
+        let slot = |step: usize| ring.add(step % (LEAD + 1) * 4 * TILE);
+        let x = |tile: usize| [0, 1].map(|i| c.pairs[i].wrapping_add(tile * ROWS * c.count[i]).cast::<u8>());
+        // Steps of all blocks in one row: the next block is converted while the last one is multiplied.
+        let total = p.rows.div_ceil(ROWS) * steps;
+        let (mut block, mut step) = (p.block(0), 0);
+        let (mut done_block, mut done) = (p.block(0), 0);
+        let mut pending = None;
+        for i in 0..total + LEAD {
+            let (to, from) = (slot(i), slot(i + 1));
+            let tile = 4 * done;
+            let tiles = if i >= LEAD { 4.min(2 * chunks - tile) } else { 0 };
+            if i < total && step < whole_steps && tiles == 4 {
+                let lines = Lines::new::<F>(p, block, step);
+                lines.convert(f, 0, to);
+                even::<TWO>(from, x(tile), c.count);
+                lines.convert(f, 4, to);
+                odd::<TWO>(from.add(TILE), x(tile + 1), c.count);
+                lines.convert(f, 8, to);
+                even::<TWO>(from.add(2 * TILE), x(tile + 2), c.count);
+                lines.convert(f, 12, to);
+                odd::<TWO>(from.add(3 * TILE), x(tile + 3), c.count);
+            } else {
+                if i < total && step < whole_steps {
+                    let lines = Lines::new::<F>(p, block, step);
+                    (0..ROWS).step_by(4).for_each(|r| lines.convert(f, r, to));
+                } else if i < total {
+                    ragged(f, p, block, 2 * step, to);
                 }
-                // Tile `quarter` of the step before, if that had so many.
-                let Some(tile) = (4 * step + quarter).checked_sub(4).filter(|t| *t < 2 * chunks) else { continue };
-                let x = [0, 1].map(|i| c.pairs[i].wrapping_add(tile * ROWS * c.count[i]).cast::<u8>());
-                if tile.is_multiple_of(2) {
-                    even::<TWO>(from.add(quarter * TILE), x, c.count);
-                } else {
-                    odd::<TWO>(from.add(quarter * TILE), x, c.count);
+                for t in 0..tiles {
+                    if t % 2 == 0 {
+                        even::<TWO>(from.add(t * TILE), x(tile + t), c.count);
+                    } else {
+                        odd::<TWO>(from.add(t * TILE), x(tile + t), c.count);
+                    }
                 }
             }
-            if F::SCALED && step > 0 {
-                store::<TWO>(out, c.count);
-                crate::amx::zero();
-                collect::<TWO>(out, f.scale(p.first, 2 * step - 2), step > 1, p, c, sums);
+            if i < total {
+                step += 1;
+                if step == steps {
+                    (block, step) = (p.block(block.end()), 0);
+                }
+            }
+            // What was stored a step ago has arrived by now.
+            if let Some((block, scale, add)) = pending.take() {
+                collect::<TWO>(out, scale, add, block, p.m, c, sums);
+            }
+            if i >= LEAD {
+                done += 1;
+                if F::SCALED || done == steps {
+                    store::<TWO>(out, c.count);
+                    crate::amx::zero();
+                    let scale = f.scale(p.first + done_block.first, 2 * (done - 1));
+                    pending = Some((done_block, scale, F::SCALED && done > 1));
+                }
+                if done == steps {
+                    (done_block, done) = (p.block(done_block.end()), 0);
+                }
             }
         }
-        if !F::SCALED {
-            store::<TWO>(out, c.count);
-            collect::<TWO>(out, 1.0, false, p, c, sums);
+        if let Some((block, scale, add)) = pending {
+            collect::<TWO>(out, scale, add, block, p.m, c, sums);
         }
     }
 }
 
-/// Converts two chunks (the second one only if there is one) of rows `r..r + 4` of the block into four tiles; rows
-/// past the block's last one repeat it.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-unsafe fn fill<F: Format>(f: F, p: Place, chunk: usize, r: usize, to: *mut u8) {
-    let offset = chunk * F::BYTES;
-    let chunks = p.k.div_ceil(CHUNK);
-    // Past the end of a row comes the same place of the next block.
-    let row_bytes = chunks * F::BYTES;
-    let ahead = if offset + AHEAD < row_bytes { offset + AHEAD } else { offset + AHEAD - row_bytes + ROWS * p.stride };
-    let whole = |chunk: usize| chunk * CHUNK + CHUNK <= p.k || (F::BYTES < CHUNK && chunk < chunks);
-    let both = whole(chunk + 1);
-    for r in r..r + 4 {
-        let row = p.first + r.min(p.rows - 1);
-        let line = p.base.wrapping_add(row * p.stride);
-        // SAFETY: both chunks begin inside the row, and what is left of the row is readable.
-        unsafe {
-            for i in 0..(2 * F::BYTES).div_ceil(64) {
-                super::vector::prefetch(line.wrapping_add(ahead + 64 * i));
+/// Up to 16 rows, counted from the first of the call.
+#[derive(Clone, Copy)]
+struct Block {
+    first: usize,
+    rows: usize,
+}
+
+impl Block {
+    fn end(self) -> usize {
+        self.first + self.rows
+    }
+}
+
+impl Place {
+    /// The block that begins at row `first` of the call.
+    #[inline(always)]
+    fn block(&self, first: usize) -> Block {
+        Block { first, rows: ROWS.min(self.rows - first) }
+    }
+}
+
+/// Where a step's two whole chunks lie in the rows of a block.
+#[derive(Clone, Copy)]
+struct Lines {
+    first: *const u8,
+    stride: usize,
+    /// From a chunk to what is asked for meanwhile.
+    ahead: usize,
+    row: usize,
+    rows: usize,
+    chunk: usize,
+}
+
+impl Lines {
+    #[inline(always)]
+    fn new<F: Format>(p: Place, block: Block, step: usize) -> Lines {
+        let chunk = 2 * step;
+        let (offset, row_bytes) = (chunk * F::BYTES, p.k.div_ceil(CHUNK) * F::BYTES);
+        // Past the end of a row comes the same place of the next block.
+        let ahead = if offset + AHEAD < row_bytes { AHEAD } else { (AHEAD + ROWS * p.stride).wrapping_sub(row_bytes) };
+        let row = p.first + block.first;
+        let first = p.base.wrapping_add(row * p.stride + offset);
+        Lines { first, stride: p.stride, ahead, row, rows: block.rows, chunk }
+    }
+
+    /// Converts rows `r..r + 4` into four tiles; rows past the block's last one repeat it.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    unsafe fn convert<F: Format>(self, f: F, r: usize, to: *mut u8) {
+        for i in 0..4 {
+            let at = (r + i).min(self.rows - 1);
+            let line = self.first.wrapping_add(at * self.stride);
+            for j in 0..(2 * F::BYTES).div_ceil(64) {
+                super::vector::prefetch(line.wrapping_add(self.ahead + 64 * j));
             }
-            let to = to.add(r * 64);
-            if both {
-                let tiles = f.convert_two(line.add(offset), row, chunk);
-                for (i, v) in tiles.into_iter().enumerate() {
-                    _mm512_store_si512(to.add(i * TILE).cast(), v);
+            // SAFETY: both chunks lie in the row, and the four tiles at `to`.
+            unsafe {
+                for (j, v) in f.convert_two(line, self.row + at, self.chunk).into_iter().enumerate() {
+                    _mm512_store_si512(to.add(j * TILE + (r + i) * 64).cast(), v);
                 }
-            } else {
-                for chunk in chunk..chunks.min(chunk + 2) {
-                    let mut tail = [0u8; 4 * CHUNK];
-                    let left = if whole(chunk) { F::BYTES } else { (p.k - chunk * CHUNK) * (F::BYTES / CHUNK) };
-                    std::ptr::copy_nonoverlapping(line.add(chunk * F::BYTES), tail.as_mut_ptr(), left);
-                    let (even, odd) = f.convert(tail.as_ptr(), row, chunk);
-                    let to = to.add(chunk % 2 * 2 * TILE);
-                    _mm512_store_si512(to.cast(), even);
-                    _mm512_store_si512(to.add(TILE).cast(), odd);
-                }
+            }
+        }
+    }
+}
+
+/// Converts what is left of all rows from `chunk` on (less than two chunks) into tiles, filled up with zeros.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn ragged<F: Format>(f: F, p: Place, block: Block, chunk: usize, to: *mut u8) {
+    for r in 0..ROWS {
+        let row = p.first + block.first + r.min(block.rows - 1);
+        for (i, chunk) in (chunk..p.k.div_ceil(CHUNK)).enumerate() {
+            let mut tail = [0u8; 4 * CHUNK];
+            let elements = CHUNK.min(p.k - chunk * CHUNK);
+            let left = if F::BYTES < CHUNK { F::BYTES } else { elements * (F::BYTES / CHUNK) };
+            // SAFETY: the chunk begins inside the row, and what is left of the row is readable.
+            unsafe {
+                let from = p.base.add(row * p.stride + chunk * F::BYTES);
+                std::ptr::copy_nonoverlapping(from, tail.as_mut_ptr(), left);
+                let (even, odd) = f.convert(tail.as_ptr(), row, chunk);
+                let to = to.add(i * 2 * TILE + r * 64);
+                _mm512_store_si512(to.cast(), even);
+                _mm512_store_si512(to.add(TILE).cast(), odd);
             }
         }
     }
@@ -435,10 +524,18 @@ unsafe fn store<const TWO: bool>(p: *mut f32, count: [usize; 2]) {
 /// # Safety
 /// `out` was written by [`store`].
 #[inline(always)]
-unsafe fn collect<const TWO: bool>(out: *const f32, scale: f32, add: bool, p: Place, c: Columns, sums: &mut [f32]) {
+unsafe fn collect<const TWO: bool>(
+    out: *const f32,
+    scale: f32,
+    add: bool,
+    block: Block,
+    m: usize,
+    c: Columns,
+    sums: &mut [f32],
+) {
     for t in 0..1 + usize::from(TWO) {
-        for r in 0..p.rows {
-            let line = &mut sums[r * p.m + c.first + t * ROWS..][..c.count[t]];
+        for r in 0..block.rows {
+            let line = &mut sums[(block.first + r) * m + c.first + t * ROWS..][..c.count[t]];
             for (j, s) in line.iter_mut().enumerate() {
                 let at = 2 * t * ROWS * ROWS + r * c.count[t] + j;
                 // SAFETY: the columns in use of the rows in use were stored.

@@ -4,8 +4,8 @@
 //! hide the latency of the multiply-add. A product's chain is fixed: one accumulator of `LANES` partial sums over k,
 //! chunk by chunk (in a chunk the vectors at j·LANES and 32 + j·LANES in turn, the order in which int4 nibbles come),
 //! then the lanes' sum.
+use super::CHUNK;
 use super::widen::Widen;
-use super::{CHUNK, ROWS};
 use crate::isa::Level;
 use crate::simd::Scalar;
 #[cfg(target_arch = "x86_64")]
@@ -270,7 +270,6 @@ unsafe fn dots<S: Widen, F: Format, const X: usize>(
             sums[(r + i) * p.m + j + x] = s.sum(*v);
         }
     }
-    debug_assert!(p.rows <= ROWS);
     X
 }
 
