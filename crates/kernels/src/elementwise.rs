@@ -11,6 +11,7 @@ mod optimizer;
 mod reduce;
 pub mod reference;
 mod rope;
+mod strips;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use norm::{rmsnorm_backward, rmsnorm_backward_add, rmsnorm_forward, rmsnorm_
 pub use optimizer::{AdamW, adamw};
 pub use reduce::{add, add_bf16, add_rows, axpy, dot, scale, sum_rows, sum_squares};
 pub use rope::{RopeLayout, rope, rope_bf16, rope_narrow};
+pub use strips::{StripSum, exp_strip, exp_to_gradient};
 
 pub(crate) use variants::*;
 

@@ -102,6 +102,30 @@ impl<'a> Matrix<'a> {
     pub fn bf16(values: &'a [u16], stride: usize) -> Self {
         Matrix { values: Values::Bf16(values), stride, transposed: false }
     }
+    /// The matrix from row `first` on. Of fp8 blocks only whole ones can be left out.
+    ///
+    /// # Panics
+    /// When the matrix is transposed, or `first` lies inside a block.
+    pub fn from_row(mut self, first: usize) -> Self {
+        assert!(!self.transposed, "rows are cut before transposing");
+        let stride = self.stride;
+        self.values = match self.values {
+            Values::F32(v) => Values::F32(&v[first * stride..]),
+            Values::Bf16(v) => Values::Bf16(&v[first * stride..]),
+            Values::Int8 { q, scales } => Values::Int8 { q: &q[first * stride..], scales: &scales[first..] },
+            Values::Int4 { q, scales } => Values::Int4 {
+                q: &q[first * quant::int4_row_bytes(stride)..],
+                scales: &scales[first * stride.div_ceil(quant::INT4_GROUP)..],
+            },
+            Values::Fp8 { q, scales } => {
+                assert!(first.is_multiple_of(quant::FP8_BLOCK), "row {first} lies inside a block");
+                let blocks = first / quant::FP8_BLOCK * stride.div_ceil(quant::FP8_BLOCK);
+                Values::Fp8 { q: &q[first * stride..], scales: &scales[blocks..] }
+            }
+        };
+        self
+    }
+
     /// The transpose of this matrix (no data moves).
     pub fn t(mut self) -> Self {
         self.transposed = !self.transposed;

@@ -3,7 +3,7 @@
 use crate::layer::{Attention, Layer, MlaQuery, Mlp};
 use crate::model::Model;
 use loar_tape::Linear;
-use loar_tape::op::CHUNK_ENTRIES;
+use loar_tape::op::head_chunk;
 
 /// One layer's bytes a token.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,8 +48,10 @@ impl Model {
         let mut before: u64 = t * (0..layers.len()).map(kept).sum::<u64>();
         // End of the forward pass: everything kept, the last stream, its norm, the head's gradient of it, and a chunk.
         let vocab = self.config.vocab_size as u64;
-        let chunk = (CHUNK_ENTRIES as u64 / vocab.max(1)).clamp(1, labels.max(1) as u64);
-        let logits = 4 * chunk * vocab;
+        let head = &self.lm_head;
+        let frozen = head.lora.is_none() && head.bias.is_none() && head.weight.param().is_none();
+        let (chunk, logits) = head_chunk(labels, vocab as usize, frozen && self.context.stores_bf16());
+        let (chunk, logits) = (chunk as u64, logits as u64);
         let width = self.activation_bytes();
         let mut peak = PassBytes {
             activations: before + t * (8 * d + width * d) + chunk * (4 + width) * d,

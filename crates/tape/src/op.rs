@@ -16,7 +16,7 @@ mod tests;
 
 pub use attention::attend;
 pub use experts::Assignment;
-pub use head_loss::{CHUNK_ENTRIES, HeadLoss};
+pub use head_loss::{HeadLoss, head_chunk};
 pub use linear::Store;
 pub use rope::{RopeLayout, RopeTable};
 pub use route::{RouterRule, Scoring};

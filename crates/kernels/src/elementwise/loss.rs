@@ -14,7 +14,7 @@ const PIECE: usize = 4096;
 /// # Safety
 /// `p` is valid for reading `n` floats, and for writing them with `STORE`.
 #[inline(always)]
-unsafe fn max_and_sum<S: Simd, const STORE: bool>(s: S, p: *mut f32, n: usize) -> (f32, f64) {
+pub(super) unsafe fn max_and_sum<S: Simd, const STORE: bool>(s: S, p: *mut f32, n: usize) -> (f32, f64) {
     // SAFETY: every access ends at or before n.
     unsafe {
         let mut top = s.splat(f32::NEG_INFINITY);
