@@ -11,8 +11,8 @@
 //! that depends on k alone: the result of a row is the same bits for any m, any thread count and any neighbours.
 //!
 //! What is multiplied: with [`Precision::Bf16`] x and f32 weights are rounded to bf16; bf16 weights are taken as they
-//! are; int4 weights are rounded to bf16 after scaling; int8 and fp8 codes are exact in bf16 and their scales multiply
-//! the f32 sum (of a row, of a block of 128), which is closer to the dequantised weight than rounding it would be.
+//! are; codes of int8, int4 and fp8 are exact in bf16 and their scales multiply f32 sums (of a row, of a group, of a
+//! block), or the codes in f32, which is closer to the dequantised weight than rounding it to bf16 would be.
 //! With [`Precision::F32`] nothing is rounded. Sums are f32.
 #[cfg(test)]
 mod tests;

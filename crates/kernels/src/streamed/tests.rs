@@ -67,7 +67,7 @@ impl Stored {
         for (r, line) in all.chunks_exact_mut(self.columns).enumerate() {
             self.matrix().values.row_into(self.columns, r, line);
         }
-        if precision == Precision::Bf16 && matches!(self.format, "f32" | "int4") {
+        if precision == Precision::Bf16 && self.format == "f32" {
             all.iter_mut().for_each(|v| *v = widened(narrow(*v)));
         }
         all

@@ -5,8 +5,8 @@
 //! always in flight, from one block of rows into the next. The even and the odd tiles of
 //! a row are two chains, added at the end: a chain is bound by the multiplier's latency (52 cycles a tile), and two
 //! keep up with memory. The right tile has as many columns as there are rows of x, so one row of x costs its own bytes
-//! and not those of 16. Codes of int8 and fp8 enter as they are; each block of 128 of fp8 ends a chain, is scaled and
-//! added to the f32 sums.
+//! and not those of 16. Codes of int8, int4 and fp8 enter as they are; of int4 and fp8 each chunk is a chain of its own
+//! that is scaled and added to the f32 sums (rounding scaled int4 weights instead took twice the instructions).
 use super::{CHUNK, ROWS};
 use crate::amx::{Config, configure};
 use crate::{Matrix, Values, quant};
@@ -33,7 +33,7 @@ struct Sums([f32; 4 * ROWS * ROWS]);
 /// A stored format: bytes of a chunk, and its 64 elements as two vectors of bf16.
 trait Format: Copy {
     const BYTES: usize;
-    /// Whether every step (two chunks) of a row has a scale of its own, applied to its sum.
+    /// Whether every chunk of a row has a scale, applied to its sum.
     const SCALED: bool = false;
     /// The 64 elements of `chunk` of row `row`, stored at `p`.
     /// # Safety
@@ -50,9 +50,11 @@ trait Format: Copy {
             unsafe { (self.convert(p, row, chunk), self.convert(p.add(Self::BYTES), row, chunk + 1)) };
         [a, b, c, d]
     }
-    /// Scale of the step that begins with `chunk`.
-    fn scale(self, _row: usize, _chunk: usize) -> f32 {
-        1.0
+    /// Scales of `chunk` and of the next one (0 if there is none) for rows `row..row + rows`, the last one repeated.
+    /// # Safety
+    /// The rows and `chunk` lie in the matrix, and the machine has AVX-512.
+    unsafe fn scales(self, _row: usize, _rows: usize, _chunk: usize) -> [__m512; 2] {
+        unreachable!("only formats that are scaled have scales")
     }
 }
 
@@ -121,56 +123,48 @@ impl Format for Int8 {
 
 impl Format for Int4<'_> {
     const BYTES: usize = CHUNK / 2;
+    const SCALED: bool = quant::INT4_GROUP == CHUNK;
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn convert(self, p: *const u8, row: usize, chunk: usize) -> (__m512i, __m512i) {
-        // SAFETY: row and chunk lie in the matrix, whose scales were counted.
-        let scale = unsafe { *self.scales.get_unchecked(row * self.groups + chunk) };
-        let values = _mm512_mul_ps(codes(), _mm512_set1_ps(f32::from_bits(u32::from(scale) << 16)));
+    unsafe fn convert(self, p: *const u8, _: usize, _: usize) -> (__m512i, __m512i) {
+        let codes = _mm512_setr_ps(-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.);
         // Twice the same sixteen: the permutation looks at five bits of an index, and only four are the nibble's.
-        let table = narrow_pair(values, values);
+        let table = narrow_pair(codes, codes);
         // SAFETY: 32 bytes are the chunk.
         let bytes = unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast())) };
         (_mm512_permutexvar_epi16(bytes, table), _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(bytes), table))
     }
-    /// One table for both groups, sixteen values each; the fifth bit of an index says which.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn convert_two(self, p: *const u8, row: usize, chunk: usize) -> [__m512i; 4] {
-        // SAFETY: the row has scales of both chunks; 64 bytes are their codes.
-        let (scales, first, second) = unsafe {
-            let scales = self.scales.as_ptr().add(row * self.groups + chunk);
-            (
-                _mm512_set1_epi32(scales.cast::<i32>().read_unaligned()),
-                _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast())),
-                _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.add(32).cast())),
-            )
-        };
-        let low = _mm512_mul_ps(codes(), _mm512_castsi512_ps(_mm512_slli_epi32::<16>(scales)));
-        let high = _mm512_and_si512(scales, _mm512_set1_epi32(0xffff_0000u32 as i32));
-        let table = narrow_pair(low, _mm512_mul_ps(codes(), _mm512_castsi512_ps(high)));
-        let (nibble, fifth) = (_mm512_set1_epi16(15), _mm512_set1_epi16(16));
-        // (index & 15) | 16 in one operation; bits above the fifth do not matter.
-        let second_low = _mm512_ternarylogic_epi32::<0xf8>(fifth, second, nibble);
-        [
-            _mm512_permutexvar_epi16(_mm512_and_si512(first, nibble), table),
-            _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(first), table),
-            _mm512_permutexvar_epi16(second_low, table),
-            _mm512_permutexvar_epi16(_mm512_or_si512(_mm512_srli_epi16::<4>(second), fifth), table),
-        ]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn scales(self, row: usize, rows: usize, chunk: usize) -> [__m512; 2] {
+        let first = row * self.groups + chunk;
+        let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let lane = _mm512_min_epi32(lane, _mm512_set1_epi32(rows as i32 - 1));
+        let at = _mm512_mullo_epi32(lane, _mm512_set1_epi32(2 * self.groups as i32));
+        let high = _mm512_set1_epi32(0xffff_0000u32 as i32);
+        if chunk + 1 < self.groups {
+            // SAFETY: every row has scales of both chunks, side by side.
+            let both = unsafe { _mm512_i32gather_epi32::<1>(at, self.scales.as_ptr().add(first).cast()) };
+            let (a, b) = (_mm512_slli_epi32::<16>(both), _mm512_and_si512(both, high));
+            return [_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)];
+        }
+        if chunk > 0 {
+            // SAFETY: as above, with the chunk before.
+            let both = unsafe { _mm512_i32gather_epi32::<1>(at, self.scales.as_ptr().add(first - 1).cast()) };
+            return [_mm512_castsi512_ps(_mm512_and_si512(both, high)), _mm512_setzero_ps()];
+        }
+        let mut wide = [0u32; ROWS];
+        for (i, w) in wide.iter_mut().enumerate() {
+            *w = u32::from(self.scales[row + i.min(rows - 1)]) << 16;
+        }
+        // SAFETY: sixteen words.
+        [_mm512_castsi512_ps(unsafe { _mm512_loadu_si512(wide.as_ptr().cast()) }), _mm512_setzero_ps()]
     }
-}
-
-/// What the sixteen codes of int4 stand for before scaling.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn codes() -> __m512 {
-    _mm512_setr_ps(-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.)
 }
 
 impl Format for Fp8<'_> {
     const BYTES: usize = CHUNK;
-    const SCALED: bool = quant::FP8_BLOCK == 2 * CHUNK;
+    const SCALED: bool = quant::FP8_BLOCK.is_multiple_of(CHUNK) && quant::FP8_BLOCK.is_multiple_of(ROWS);
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn convert(self, p: *const u8, _: usize, _: usize) -> (__m512i, __m512i) {
@@ -203,9 +197,20 @@ impl Format for Fp8<'_> {
         };
         (half(0), half(1))
     }
-    #[inline(always)]
-    fn scale(self, row: usize, chunk: usize) -> f32 {
-        self.scales[row / quant::FP8_BLOCK * self.blocks + chunk * CHUNK / quant::FP8_BLOCK]
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn scales(self, row: usize, rows: usize, chunk: usize) -> [__m512; 2] {
+        let scale = |row: usize, chunk: usize| {
+            let block = chunk * CHUNK / quant::FP8_BLOCK;
+            if block < self.blocks { self.scales[row / quant::FP8_BLOCK * self.blocks + block] } else { 0.0 }
+        };
+        let (mut a, mut b) = ([0f32; ROWS], [0f32; ROWS]);
+        for (i, (a, b)) in a.iter_mut().zip(&mut b).enumerate() {
+            let row = row + i.min(rows - 1);
+            (*a, *b) = (scale(row, chunk), scale(row, chunk + 1));
+        }
+        // SAFETY: sixteen floats each.
+        unsafe { [_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr())] }
     }
 }
 
@@ -260,19 +265,25 @@ struct Place {
 
 /// Rows of x in each of two column tiles, and where their pairs lie.
 #[derive(Clone, Copy)]
-struct Columns {
+struct Columns<'a> {
     first: usize,
     count: [usize; 2],
     pairs: [*const u32; 2],
+    /// Up to 16 rows of x: the row of W that each float of a block's `[16][rows of x]` belongs to.
+    row_of: &'a [[u32; ROWS]; ROWS],
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 unsafe fn run<F: Format>(shape: &mut Shape, f: F, p: Place, x: &[u32], sums: &mut [f32]) {
     let chunks = p.k.div_ceil(CHUNK);
+    let mut row_of = [[0u32; ROWS]; ROWS];
+    for (i, row) in row_of.as_flattened_mut().iter_mut().enumerate().take(ROWS * p.m) {
+        *row = (i / p.m) as u32;
+    }
     for first in (0..p.m).step_by(2 * ROWS) {
         let count = [ROWS.min(p.m - first), ROWS.min(p.m.saturating_sub(first + ROWS))];
         let start = |i: usize| x.as_ptr().wrapping_add(i * chunks * CHUNK / 2);
-        let columns = Columns { first, count, pairs: [start(first), start(first + ROWS)] };
+        let columns = Columns { first, count, pairs: [start(first), start(first + ROWS)], row_of: &row_of };
         // SAFETY: as the caller vouches.
         unsafe {
             if count[1] == 0 {
@@ -322,13 +333,13 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
             if i < total && step < whole_steps && tiles == 4 {
                 let lines = Lines::new::<F>(p, block, step);
                 lines.convert(f, 0, to);
-                even::<TWO>(from, x(tile), c.count);
+                multiply::<F, TWO>(0, from, x(tile), c.count);
                 lines.convert(f, 4, to);
-                odd::<TWO>(from.add(TILE), x(tile + 1), c.count);
+                multiply::<F, TWO>(1, from, x(tile + 1), c.count);
                 lines.convert(f, 8, to);
-                even::<TWO>(from.add(2 * TILE), x(tile + 2), c.count);
+                multiply::<F, TWO>(2, from, x(tile + 2), c.count);
                 lines.convert(f, 12, to);
-                odd::<TWO>(from.add(3 * TILE), x(tile + 3), c.count);
+                multiply::<F, TWO>(3, from, x(tile + 3), c.count);
             } else {
                 if i < total && step < whole_steps {
                     let lines = Lines::new::<F>(p, block, step);
@@ -336,13 +347,7 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
                 } else if i < total {
                     ragged(f, p, block, 2 * step, to);
                 }
-                for t in 0..tiles {
-                    if t % 2 == 0 {
-                        even::<TWO>(from.add(t * TILE), x(tile + t), c.count);
-                    } else {
-                        odd::<TWO>(from.add(t * TILE), x(tile + t), c.count);
-                    }
-                }
+                (0..tiles).for_each(|t| multiply::<F, TWO>(t, from, x(tile + t), c.count));
             }
             if i < total {
                 step += 1;
@@ -351,24 +356,23 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
                 }
             }
             // What was stored a step ago has arrived by now.
-            if let Some((block, scale, add)) = pending.take() {
-                collect::<TWO>(out, scale, add, block, p.m, c, sums);
+            if let Some((block, step)) = pending.take() {
+                collect::<F, TWO>(f, out, p, block, step, c, sums);
             }
             if i >= LEAD {
-                done += 1;
-                if F::SCALED || done == steps {
+                if F::SCALED || done + 1 == steps {
                     store::<TWO>(out, c.count);
                     crate::amx::zero();
-                    let scale = f.scale(p.first + done_block.first, 2 * (done - 1));
-                    pending = Some((done_block, scale, F::SCALED && done > 1));
+                    pending = Some((done_block, done));
                 }
+                done += 1;
                 if done == steps {
                     (done_block, done) = (p.block(done_block.end()), 0);
                 }
             }
         }
-        if let Some((block, scale, add)) = pending {
-            collect::<TWO>(out, scale, add, block, p.m, c, sums);
+        if let Some((block, step)) = pending {
+            collect::<F, TWO>(f, out, p, block, step, c, sums);
         }
     }
 }
@@ -463,7 +467,7 @@ unsafe fn ragged<F: Format>(f: F, p: Place, block: Block, chunk: usize, to: *mut
 }
 
 /// `$name`: the tile of W at `w` times those of x, added to the chains `$first` and (with two column tiles) `$second`.
-macro_rules! multiply {
+macro_rules! product {
     ($name:ident, $w:literal, $first:literal, $second:literal) => {
         #[inline(always)]
         unsafe fn $name<const TWO: bool>(w: *const u8, x: [*const u8; 2], count: [usize; 2]) {
@@ -492,8 +496,28 @@ macro_rules! multiply {
         }
     };
 }
-multiply!(even, "tmm4", "tmm0", "tmm2");
-multiply!(odd, "tmm5", "tmm1", "tmm3");
+product!(first_even, "tmm4", "tmm0", "tmm2");
+product!(first_odd, "tmm5", "tmm0", "tmm2");
+product!(second_even, "tmm4", "tmm1", "tmm3");
+product!(second_odd, "tmm5", "tmm1", "tmm3");
+
+/// Tile `t` of a step: into the first or second chain by its place in the chunk, or, where chunks have scales, by its
+/// chunk.
+#[inline(always)]
+unsafe fn multiply<F: Format, const TWO: bool>(t: usize, from: *const u8, x: [*const u8; 2], count: [usize; 2]) {
+    let w = from.wrapping_add(t * TILE);
+    // SAFETY: as the caller vouches.
+    unsafe {
+        match (t, F::SCALED) {
+            (0, _) => first_even::<TWO>(w, x, count),
+            (1, true) => first_odd::<TWO>(w, x, count),
+            (1, false) => second_odd::<TWO>(w, x, count),
+            (2, true) => second_even::<TWO>(w, x, count),
+            (2, false) => first_even::<TWO>(w, x, count),
+            _ => second_odd::<TWO>(w, x, count),
+        }
+    }
+}
 
 /// The chains, `[16][columns]` each at a multiple of 256 floats: rows close together, because every line of L1 that a
 /// block touches costs it a line of weights.
@@ -520,27 +544,58 @@ unsafe fn store<const TWO: bool>(p: *mut f32, count: [usize; 2]) {
     }
 }
 
-/// Even chain plus odd chain, times `scale`, into the block's sums.
+/// The two chains into the block's sums: added to each other, or each by its chunk's scales and to what is there from
+/// earlier steps. Up to 16 rows of x lie behind one another in `out` as in `sums`, and whole vectors are taken across
+/// rows of W: the loads of one row would otherwise meet the unfinished stores of the row before in the same line.
 /// # Safety
-/// `out` was written by [`store`].
-#[inline(always)]
-unsafe fn collect<const TWO: bool>(
+/// `out` was written by [`store`]; the machine has AVX-512.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn collect<F: Format, const TWO: bool>(
+    f: F,
     out: *const f32,
-    scale: f32,
-    add: bool,
+    p: Place,
     block: Block,
-    m: usize,
+    step: usize,
     c: Columns,
     sums: &mut [f32],
 ) {
-    for t in 0..1 + usize::from(TWO) {
-        for r in 0..block.rows {
-            let line = &mut sums[(block.first + r) * m + c.first + t * ROWS..][..c.count[t]];
-            for (j, s) in line.iter_mut().enumerate() {
-                let at = 2 * t * ROWS * ROWS + r * c.count[t] + j;
-                // SAFETY: the columns in use of the rows in use were stored.
-                let v = unsafe { (*out.add(at) + *out.add(at + ROWS * ROWS)) * scale };
-                *s = if add { *s + v } else { v };
+    // SAFETY: the rows and the step's first chunk lie in the matrix; the columns in use of the rows in use were stored,
+    // and every vector's mask keeps to the block's rows.
+    unsafe {
+        let [a, b] = if F::SCALED {
+            f.scales(p.first + block.first, block.rows, 2 * step)
+        } else {
+            [_mm512_setzero_ps(), _mm512_setzero_ps()]
+        };
+        let put = |at: *const f32, a: __m512, b: __m512, mask: __mmask16, to: *mut f32| {
+            let (t0, t1) = (_mm512_maskz_loadu_ps(mask, at), _mm512_maskz_loadu_ps(mask, at.add(ROWS * ROWS)));
+            let mut v = if F::SCALED {
+                _mm512_add_ps(_mm512_mul_ps(t0, a), _mm512_mul_ps(t1, b))
+            } else {
+                _mm512_add_ps(t0, t1)
+            };
+            if F::SCALED && step > 0 {
+                v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), v);
+            }
+            _mm512_mask_storeu_ps(to, mask, v);
+        };
+        if p.m <= ROWS {
+            let to = &mut sums[block.first * p.m..block.end() * p.m];
+            for (i, part) in to.chunks_mut(ROWS).enumerate() {
+                let row = _mm512_loadu_si512(c.row_of[i].as_ptr().cast());
+                let (a, b) = (_mm512_permutexvar_ps(row, a), _mm512_permutexvar_ps(row, b));
+                put(out.add(i * ROWS), a, b, crate::simd::mask16(part.len()), part.as_mut_ptr());
+            }
+            return;
+        }
+        for t in 0..1 + usize::from(TWO) {
+            let mask = crate::simd::mask16(c.count[t]);
+            for r in 0..block.rows {
+                let to = sums[(block.first + r) * p.m + c.first + t * ROWS..][..c.count[t]].as_mut_ptr();
+                let r_lane = _mm512_set1_epi32(r as i32);
+                let (a, b) = (_mm512_permutexvar_ps(r_lane, a), _mm512_permutexvar_ps(r_lane, b));
+                put(out.add(2 * t * ROWS * ROWS + r * c.count[t]), a, b, mask, to);
             }
         }
     }

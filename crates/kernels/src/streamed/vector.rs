@@ -42,7 +42,6 @@ struct Int8;
 struct Int4<'a> {
     scales: &'a [u16],
     groups: usize,
-    round: bool,
 }
 #[derive(Clone, Copy)]
 struct Fp8<'a> {
@@ -95,7 +94,7 @@ impl Format for Int4<'_> {
     type Context<S: Widen> = S::Table;
     #[inline(always)]
     fn context<S: Widen>(self, s: S, row: usize, chunk: usize) -> S::Table {
-        s.table(f32::from_bits(u32::from(self.scales[row * self.groups + chunk]) << 16), self.round)
+        s.table(f32::from_bits(u32::from(self.scales[row * self.groups + chunk]) << 16))
     }
     #[inline(always)]
     unsafe fn pair<S: Widen>(self, s: S, p: *const u8, j: usize, table: S::Table) -> (S::V, S::V) {
@@ -120,7 +119,7 @@ impl Format for Fp8<'_> {
     }
 }
 
-/// See [`super::block`]; `x [m, k padded]`, `round` when f32 and int4 weights are to be rounded to bf16.
+/// See [`super::block`]; `x [m, k padded]`, `round` when f32 weights are to be rounded to bf16.
 /// # Safety
 /// The weight holds rows `first..first + rows` of `k` elements; x is padded with zeros to whole chunks.
 #[allow(clippy::too_many_arguments)]
@@ -144,7 +143,7 @@ pub(super) unsafe fn block(
             Values::Int8 { q, .. } => on(isa, Int8, place(q.as_ptr().cast(), w.stride), sums),
             Values::Int4 { q, scales } => {
                 let groups = k.div_ceil(quant::INT4_GROUP);
-                on(isa, Int4 { scales, groups, round }, place(q.as_ptr(), quant::int4_row_bytes(k)), sums);
+                on(isa, Int4 { scales, groups }, place(q.as_ptr(), quant::int4_row_bytes(k)), sums);
             }
             Values::Fp8 { q, scales } => {
                 let blocks = k.div_ceil(quant::FP8_BLOCK);

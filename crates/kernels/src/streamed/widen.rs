@@ -21,7 +21,7 @@ const NIBBLES: [f32; 16] = {
 pub(crate) trait Widen: Simd {
     /// The sixteen values of an int4 group.
     type Table: Copy;
-    fn table(self, scale: f32, round: bool) -> Self::Table;
+    fn table(self, scale: f32) -> Self::Table;
     /// The values of the low and of the high nibbles of `LANES` bytes.
     /// # Safety
     /// `p` is valid for `LANES` bytes.
@@ -42,8 +42,8 @@ pub(crate) trait Widen: Simd {
 impl Widen for Scalar {
     type Table = [f32; 16];
     #[inline(always)]
-    fn table(self, scale: f32, round: bool) -> [f32; 16] {
-        NIBBLES.map(|n| if round { widen(narrow(n * scale)) } else { n * scale })
+    fn table(self, scale: f32) -> [f32; 16] {
+        NIBBLES.map(|n| n * scale)
     }
     #[inline(always)]
     unsafe fn nibbles(self, p: *const u8, table: [f32; 16]) -> (Self::V, Self::V) {
@@ -85,9 +85,8 @@ macro_rules! has {
 impl Widen for Avx512 {
     type Table = __m512;
     #[inline(always)]
-    fn table(self, scale: f32, round: bool) -> __m512 {
-        let t = has!(_mm512_mul_ps(_mm512_loadu_ps(NIBBLES.as_ptr()), _mm512_set1_ps(scale)));
-        if round { self.rounded(t) } else { t }
+    fn table(self, scale: f32) -> __m512 {
+        has!(_mm512_mul_ps(_mm512_loadu_ps(NIBBLES.as_ptr()), _mm512_set1_ps(scale)))
     }
     #[inline(always)]
     unsafe fn nibbles(self, p: *const u8, table: __m512) -> (__m512, __m512) {
@@ -138,9 +137,9 @@ impl Widen for Avx512 {
 impl Widen for Avx2 {
     type Table = (__m256, __m256);
     #[inline(always)]
-    fn table(self, scale: f32, round: bool) -> (__m256, __m256) {
+    fn table(self, scale: f32) -> (__m256, __m256) {
         let half = |i: usize| has!(_mm256_mul_ps(_mm256_loadu_ps(NIBBLES.as_ptr().add(i)), _mm256_set1_ps(scale)));
-        if round { (self.rounded(half(0)), self.rounded(half(8))) } else { (half(0), half(8)) }
+        (half(0), half(8))
     }
     #[inline(always)]
     unsafe fn nibbles(self, p: *const u8, (low, high): (__m256, __m256)) -> (__m256, __m256) {
