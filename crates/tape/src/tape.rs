@@ -42,13 +42,18 @@ pub struct DropoutKey {
     pub micro_step: u64,
 }
 
+/// The way back from the gradient of one result.
+type BackwardFn<'a> = Box<dyn FnOnce(&mut Backward<'_, 'a>, Activation) + 'a>;
+/// The same from the gradients of several; one that nobody used is absent.
+type BackwardManyFn<'a> = Box<dyn FnOnce(&mut Backward<'_, 'a>, Vec<Option<Activation>>) + 'a>;
+
 /// What backward does when it comes past a value.
 enum Node<'a> {
     /// Nothing: the gradient stays for whoever asked for it.
     Leaf,
-    One(Box<dyn FnOnce(&mut Backward<'_, 'a>, Activation) + 'a>),
+    One(BackwardFn<'a>),
     /// The operation behind the next so many nodes, which are leaves.
-    Many(usize, Box<dyn FnOnce(&mut Backward<'_, 'a>, Vec<Option<Activation>>) + 'a>),
+    Many(usize, BackwardManyFn<'a>),
 }
 
 pub struct Tape<'a> {
