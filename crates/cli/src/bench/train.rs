@@ -24,7 +24,8 @@ const MAX_GRAD_NORM: f64 = 1.0;
 pub struct Plan {
     pub rank: usize,
     pub attention_only: bool,
-    pub checkpointing: bool,
+    /// Layers computed again in the backward pass.
+    pub recomputed_layers: usize,
     /// Share of a document's tokens that are prompt: no loss.
     pub masked: f64,
     pub seed: u64,
@@ -77,7 +78,7 @@ impl Trainer {
             max_grad_norm: MAX_GRAD_NORM,
             lora_plus_ratio: 1.0,
             dropout_seed: None,
-            recomputed_layers: if self.plan.checkpointing { usize::MAX } else { 0 },
+            recomputed_layers: self.plan.recomputed_layers,
         };
         let chosen: Vec<usize> = (0..rows.len()).collect();
         let start = Instant::now();

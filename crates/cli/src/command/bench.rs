@@ -87,6 +87,9 @@ struct AdapterArgs {
     /// Recompute layers in the backward pass instead of keeping their values
     #[arg(long)]
     checkpointing: bool,
+    /// Recompute this many layers only
+    #[arg(long, value_name = "LAYERS", conflicts_with = "checkpointing")]
+    recompute: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -305,7 +308,7 @@ impl ModelArgs {
 impl AdapterArgs {
     fn options(&self) -> Value {
         let targets = if self.targets == Targets::Attention { "attention" } else { "all-linear" };
-        json!({"rank": self.rank, "targets": targets, "checkpointing": self.checkpointing})
+        json!({"rank": self.rank, "targets": targets, "checkpointing": self.checkpointing, "recompute": self.recompute})
     }
 }
 
@@ -378,7 +381,7 @@ fn trainer(
     let plan = train::Plan {
         rank: adapter.rank,
         attention_only: adapter.targets == Targets::Attention,
-        checkpointing: adapter.checkpointing,
+        recomputed_layers: adapter.recompute.unwrap_or(if adapter.checkpointing { usize::MAX } else { 0 }),
         masked,
         seed: common.seed,
     };
