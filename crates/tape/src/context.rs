@@ -20,22 +20,7 @@ impl Context {
         self.precision == Precision::Bf16
     }
 
-    /// `c[m, n] (+)= alpha * a[m, k] * b[k, n]` in the context's precision; `c` is contiguous.
-    #[allow(clippy::too_many_arguments)]
-    pub fn gemm(
-        &self,
-        m: usize,
-        n: usize,
-        k: usize,
-        a: Matrix,
-        b: Matrix,
-        alpha: f32,
-        accumulate: bool,
-        c: &mut [f32],
-    ) {
-        self.gemm_in(self.precision, m, n, k, a, b, alpha, accumulate, c);
-    }
-
+    /// `c[m, n] (+)= alpha * a[m, k] * b[k, n]` in a precision of its own (the router multiplies in f32); `c` is contiguous.
     #[allow(clippy::too_many_arguments)]
     pub fn gemm_in(
         &self,
