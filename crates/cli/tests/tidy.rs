@@ -8,13 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crate may use which; the walls that `ARCHITECTURE.md` speaks of.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("artifact", &[]),
     ("kernels", &[]),
     ("tape", &["kernels"]),
     ("formats", &["artifact"]),
     ("text", &["formats"]),
     ("data", &["text", "artifact"]),
+    ("curate", &["data", "text", "artifact", "kernels"]),
     ("model", &["tape", "formats", "kernels", "artifact"]),
     ("train", &["model", "data", "text", "artifact", "tape", "kernels", "formats"]),
     ("decode", &["model", "text", "tape", "kernels", "formats"]),

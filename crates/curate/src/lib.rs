@@ -1,0 +1,11 @@
+//! Raw records → a curated, measured, traceable training set. Every stage is an operator: a pure
+//! function of a batch of rows that gives findings with evidence, edits and columns; the pipeline
+//! applies them, so that each row ends as kept or dropped with a reason and a place. Reads through
+//! `loar_data`; never trains, never serves.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod operator;
+
+pub use batch::{Batch, BatchBuilder, Row, Turn};
+pub use operator::{Action, Edit, Field, Finding, Operator, Outcome, Place};
