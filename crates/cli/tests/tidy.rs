@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crate may use which; the walls that `ARCHITECTURE.md` speaks of.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("artifact", &[]),
     ("kernels", &[]),
     ("tape", &["kernels"]),
@@ -16,6 +16,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("text", &["formats"]),
     ("data", &["text", "artifact"]),
     ("curate", &["data", "text", "artifact", "kernels"]),
+    ("annotate", &["data", "text", "artifact"]),
     ("model", &["tape", "formats", "kernels", "artifact"]),
     ("train", &["model", "data", "text", "artifact", "tape", "kernels", "formats"]),
     ("decode", &["model", "text", "tape", "kernels", "formats"]),
