@@ -84,38 +84,14 @@ impl<'a> Collector<'a> {
 
     fn take(&mut self, row: RawRow) {
         let line = row.line;
-        let mut kept = Map::new();
-        let read = row.value.map_err(|fault| vec![fault]).and_then(|row| {
-            let Some(Some((format, _))) = &self.schema else {
-                return Err(vec![no_schema(&row)]);
-            };
-            for name in &self.options.keep {
-                if let Some(value) = row.get(name) {
-                    kept.insert(name.clone(), value.clone());
-                }
-            }
-            let mut reading = Reading { options: self.options, faults: Vec::new(), ignored: &mut self.ignored };
-            let body = body(row, *format, &mut reading);
-            let faults = reading.faults;
-            match body {
-                Some(body) if faults.is_empty() => Ok(body),
-                _ => Err(faults),
-            }
-        });
-        match read {
-            Ok(body) => {
+        let format = self.schema.as_ref().and_then(|schema| schema.as_ref().map(|(format, _)| *format));
+        match example(row, format, self.file, self.options, &mut self.ignored) {
+            Ok(example) => {
                 self.counts.kept += 1;
-                let content_id = Example::id_of(&body);
-                let source = self.file.to_path_buf();
-                let id = self.id(line);
-                self.dataset.examples.push(Example { id, source, line, body, content_id, kept });
+                self.dataset.examples.push(example);
             }
             Err(faults) => self.bad(line, faults),
         }
-    }
-
-    fn id(&self, line: usize) -> String {
-        format!("{}:{line}", self.file.display())
     }
 
     fn bad(&mut self, line: usize, faults: Vec<RowFault>) {
@@ -125,9 +101,42 @@ impl<'a> Collector<'a> {
         if self.options.on_bad_row == OnBadRow::Drop {
             let reason: Vec<String> = placed.iter().map(Fault::reason).collect();
             let reason = reason.join("; ");
-            self.dataset.dropped.push(Dropped { id: self.id(line), kind, reason });
+            self.dataset.dropped.push(Dropped { id: id_of(self.file, line), kind, reason });
         } else {
             placed.into_iter().for_each(|fault| self.faults.add(fault));
         }
+    }
+}
+
+/// `file:line`.
+pub(crate) fn id_of(file: &Path, line: usize) -> String {
+    format!("{}:{line}", file.display())
+}
+
+/// One row of a file with a settled schema (`None`: it fits none) → an example, or all its faults.
+pub(crate) fn example(
+    row: RawRow,
+    format: Option<Format>,
+    file: &Path,
+    options: &ReadOptions,
+    ignored: &mut BTreeMap<String, usize>,
+) -> Result<Example, Vec<RowFault>> {
+    let line = row.line;
+    let row = row.value.map_err(|fault| vec![fault])?;
+    let format = format.ok_or_else(|| vec![no_schema(&row)])?;
+    let mut kept = Map::new();
+    for name in &options.keep {
+        if let Some(value) = row.get(name) {
+            kept.insert(name.clone(), value.clone());
+        }
+    }
+    let mut reading = Reading { options, faults: Vec::new(), ignored };
+    let body = body(row, format, &mut reading);
+    match body {
+        Some(body) if reading.faults.is_empty() => {
+            let content_id = Example::id_of(&body);
+            Ok(Example { id: id_of(file, line), source: file.to_path_buf(), line, body, content_id, kept })
+        }
+        _ => Err(reading.faults),
     }
 }

@@ -24,6 +24,7 @@ mod read;
 mod rows;
 mod schema;
 mod split;
+pub mod stream;
 mod strict;
 mod table;
 mod think;

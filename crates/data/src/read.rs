@@ -17,6 +17,7 @@ use crate::lines::jsonl;
 use crate::options::{Container, Format, OnBadRow, ReadOptions};
 use crate::parquet_rows::parquet;
 use crate::plain::text;
+use crate::rows::Sink;
 use crate::table::csv;
 
 /// Reads files and folders.
@@ -69,7 +70,7 @@ fn finish(dataset: Dataset, faults: Faults) -> Result<Dataset, DataError> {
 }
 
 /// Where the rows of an opened source ended.
-type Ended = Result<(), (Option<usize>, RowFault)>;
+pub(crate) type Ended = Result<(), (Option<usize>, RowFault)>;
 
 fn read_source(source: &Source<'_>, options: &ReadOptions, dataset: &mut Dataset, faults: &mut Faults) {
     let path = source.path().to_path_buf();
@@ -87,7 +88,7 @@ fn read_source(source: &Source<'_>, options: &ReadOptions, dataset: &mut Dataset
         None => None,
     };
     let mut collector = Collector::new(options, &path, known, dataset, faults);
-    let (ended, container, why, id) = rows(source, opened, options, &mut collector);
+    let (ended, container, why, id) = rows(source, opened, options, &mut |row| collector.push(row));
     let told = collector.finish();
     let (counts, ignored_fields) = (collector.counts, collector.ignored);
     faults.rows_read += counts.rows;
@@ -124,16 +125,16 @@ fn read_source(source: &Source<'_>, options: &ReadOptions, dataset: &mut Dataset
     }
 }
 
-type Identity = Result<(ContentId, u64), RowFault>;
+pub(crate) type Identity = Result<(ContentId, u64), RowFault>;
 
-fn rows(
+/// Hands every row of an opened source to `sink`.
+pub(crate) fn rows(
     source: &Source<'_>,
     opened: Opened<'_>,
     options: &ReadOptions,
-    collector: &mut Collector<'_>,
+    sink: Sink<'_>,
 ) -> (Ended, Container, String, Identity) {
     let max = options.max_row_bytes;
-    let mut sink = |row| collector.push(row);
     match opened {
         Opened::Stream { mut reader, container, tabs, why, digest } => {
             let io = |error: std::io::Error| (None, io_fault(&error));
@@ -143,17 +144,17 @@ fn rows(
             };
             let reader = &mut *reader;
             let ended = match container {
-                Container::Json => json(reader, options, &mut sink).map_err(stop),
-                Container::Jsonl => jsonl(reader, max, &mut sink).map_err(io),
-                Container::Csv => csv(reader, options, tabs, &mut sink).map_err(stop),
-                Container::Text => text(reader, options.text_unit, max, &mut sink).map_err(io),
+                Container::Json => json(reader, options, sink).map_err(stop),
+                Container::Jsonl => jsonl(reader, max, sink).map_err(io),
+                Container::Csv => csv(reader, options, tabs, sink).map_err(stop),
+                Container::Text => text(reader, options.text_unit, max, sink).map_err(io),
                 // `open` gives Parquet as its own variant.
                 Container::Parquet => Ok(()),
             };
             (ended, container, why, Ok(digest.finish()))
         }
         Opened::ParquetFile(file) => {
-            let ended = parquet(file, max, options.max_unpacked_bytes, options.max_unpack_ratio, &mut sink);
+            let ended = parquet(file, max, options.max_unpacked_bytes, options.max_unpack_ratio, sink);
             let why = "the leading bytes PAR1".to_owned();
             let id = file_id(source.path());
             (ended.map_err(|fault| (None, fault)), Container::Parquet, why, id)
@@ -161,7 +162,7 @@ fn rows(
         Opened::ParquetBytes(bytes) => {
             let id = Ok((ContentId::of_bytes(&bytes), bytes.len() as u64));
             let file = Bytes::from(bytes);
-            let ended = parquet(file, max, options.max_unpacked_bytes, options.max_unpack_ratio, &mut sink);
+            let ended = parquet(file, max, options.max_unpacked_bytes, options.max_unpack_ratio, sink);
             let why = "the leading bytes PAR1".to_owned();
             (ended.map_err(|fault| (None, fault)), Container::Parquet, why, id)
         }

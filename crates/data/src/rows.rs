@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::fault::RowFault;
 
 /// One row as the container gives it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RawRow {
     /// Line (Parquet: row number), from 1.
     pub line: usize,
