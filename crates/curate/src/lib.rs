@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod dedup;
 pub mod operator;
+pub mod shard;
 
 pub use batch::{Batch, BatchBuilder, Row, Turn};
 pub use operator::{Action, Edit, Field, Finding, Operator, Outcome, Place};

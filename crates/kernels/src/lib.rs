@@ -12,6 +12,7 @@ pub mod elementwise;
 pub mod gemm;
 pub mod isa;
 pub mod machine;
+pub mod minhash;
 pub mod paged;
 pub mod pool;
 pub mod quant;
