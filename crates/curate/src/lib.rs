@@ -5,9 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod decontaminate;
 pub mod dedup;
 pub mod operator;
+pub mod options;
 pub mod shard;
+pub mod terms;
 
 pub use batch::{Batch, BatchBuilder, Row, Turn};
 pub use operator::{Action, Edit, Field, Finding, Operator, Outcome, Place};
+pub use options::OptionFault;
