@@ -34,8 +34,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) const ROWS: usize = 16;
 /// Elements of k converted at once: an int4 group, two tiles.
 const CHUNK: usize = 64;
-/// Bytes of weights in a task: small enough to balance, large enough to be worth handing out.
-const TASK_BYTES: usize = 128 << 10;
+/// Bytes of weights in a task: small enough to balance, large enough that each of its sixteen streams is long.
+const TASK_BYTES: usize = 512 << 10;
+/// Tasks a thread that a call is cut into at least.
+const TASKS: usize = 4;
 
 /// `s · (x·Aᵀ)·Bᵀ`, `a [rank, k]`, `b [n, rank]`.
 #[derive(Clone, Copy)]
@@ -280,10 +282,11 @@ fn row_bytes(w: &Matrix, k: usize) -> usize {
 /// Adapters' A first: a task never waits for one that is handed out after it.
 fn tasks(pool: &Pool, jobs: &mut [Job]) -> Vec<Task> {
     let total: usize = jobs.iter().map(|j| j.stream.n * row_bytes(&j.stream.w, j.k)).sum();
-    let bytes = (total / (pool.threads() * 12)).clamp(1, TASK_BYTES);
+    let bytes = (total / (pool.threads() * TASKS)).clamp(1, TASK_BYTES);
     let mut all = Vec::new();
     let mut cut = |job: usize, low: bool, n: usize, w: &Matrix, k: usize| {
-        let step = (bytes / row_bytes(w, k).max(1)).next_multiple_of(ROWS).max(ROWS);
+        // An odd number of blocks: streams that lie a multiple of 4 KiB apart would push each other out of L1.
+        let step = ROWS * ((bytes / row_bytes(w, k).max(1)).div_ceil(ROWS) | 1);
         all.extend((0..n).step_by(step).map(|first| Task { job, low, first, last: n.min(first + step) }));
         n.div_ceil(step)
     };

@@ -1,5 +1,9 @@
 //! Blocks of 16 rows on matrix tiles (AMX): rows of W are the left tile, up to 16 rows of x the right one.
 //!
+//! The rows of a call are cut into 16 runs of neighbours, and block b is the b-th row of every run: each lane of the tile
+//! then reads one long stretch of memory, which is what the hardware's prefetcher follows. (Blocks of 16 neighbouring
+//! rows of 1.5 KiB read at 23 GB/s, one stretch for all lanes at 20, sixteen at 30 of the 30 that memory gave.)
+//!
 //! Two chunks of 64 elements of k at a time are converted to bf16 into a ring in L1 (two tiles a chunk) two steps before
 //! they are multiplied; after every fourth row a tile of an earlier step is multiplied, so that both kinds of work are
 //! always in flight, from one block of rows into the next. The even and the odd tiles of
@@ -50,12 +54,15 @@ trait Format: Copy {
             unsafe { (self.convert(p, row, chunk), self.convert(p.add(Self::BYTES), row, chunk + 1)) };
         [a, b, c, d]
     }
-    /// Scales of `chunk` and of the next one (0 if there is none) for rows `row..row + rows`, the last one repeated.
+    /// Scales of `chunk` and of the next one (0 if there is none) for the block's rows.
     /// # Safety
     /// The rows and `chunk` lie in the matrix, and the machine has AVX-512.
-    unsafe fn scales(self, _row: usize, _rows: usize, _chunk: usize) -> [__m512; 2] {
+    unsafe fn scales(self, _block: Block, _chunk: usize) -> [__m512; 2] {
         unreachable!("only formats that are scaled have scales")
     }
+    /// Asks for line `line` of each row's scales, where rows have their own.
+    #[inline(always)]
+    fn ask(self, _block: Block, _line: usize) {}
 }
 
 #[derive(Clone, Copy)]
@@ -134,13 +141,24 @@ impl Format for Int4<'_> {
         let bytes = unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast())) };
         (_mm512_permutexvar_epi16(bytes, table), _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(bytes), table))
     }
+    #[inline(always)]
+    fn ask(self, block: Block, line: usize) {
+        // A row's scales may begin in the middle of a line.
+        if 32 * line < self.groups + 32 {
+            for lane in 0..ROWS {
+                let first = self.scales.as_ptr().wrapping_add(block.row(lane) * self.groups);
+                super::vector::prefetch(first.cast::<u8>().wrapping_add(64 * line));
+            }
+        }
+    }
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn scales(self, row: usize, rows: usize, chunk: usize) -> [__m512; 2] {
-        let first = row * self.groups + chunk;
+    unsafe fn scales(self, block: Block, chunk: usize) -> [__m512; 2] {
+        let first = block.first * self.groups + chunk;
         let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        let lane = _mm512_min_epi32(lane, _mm512_set1_epi32(rows as i32 - 1));
-        let at = _mm512_mullo_epi32(lane, _mm512_set1_epi32(2 * self.groups as i32));
+        let row = _mm512_mullo_epi32(lane, _mm512_set1_epi32(block.step as i32));
+        let row = _mm512_min_epi32(row, _mm512_set1_epi32((block.last - block.first) as i32));
+        let at = _mm512_mullo_epi32(row, _mm512_set1_epi32(2 * self.groups as i32));
         let high = _mm512_set1_epi32(0xffff_0000u32 as i32);
         if chunk + 1 < self.groups {
             // SAFETY: every row has scales of both chunks, side by side.
@@ -155,7 +173,7 @@ impl Format for Int4<'_> {
         }
         let mut wide = [0u32; ROWS];
         for (i, w) in wide.iter_mut().enumerate() {
-            *w = u32::from(self.scales[row + i.min(rows - 1)]) << 16;
+            *w = u32::from(self.scales[block.row(i)]) << 16;
         }
         // SAFETY: sixteen words.
         [_mm512_castsi512_ps(unsafe { _mm512_loadu_si512(wide.as_ptr().cast()) }), _mm512_setzero_ps()]
@@ -199,14 +217,14 @@ impl Format for Fp8<'_> {
     }
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn scales(self, row: usize, rows: usize, chunk: usize) -> [__m512; 2] {
+    unsafe fn scales(self, block: Block, chunk: usize) -> [__m512; 2] {
         let scale = |row: usize, chunk: usize| {
             let block = chunk * CHUNK / quant::FP8_BLOCK;
             if block < self.blocks { self.scales[row / quant::FP8_BLOCK * self.blocks + block] } else { 0.0 }
         };
         let (mut a, mut b) = ([0f32; ROWS], [0f32; ROWS]);
         for (i, (a, b)) in a.iter_mut().zip(&mut b).enumerate() {
-            let row = row + i.min(rows - 1);
+            let row = block.row(i);
             (*a, *b) = (scale(row, chunk), scale(row, chunk + 1));
         }
         // SAFETY: sixteen floats each.
@@ -269,19 +287,21 @@ struct Columns<'a> {
     first: usize,
     count: [usize; 2],
     pairs: [*const u32; 2],
-    /// Up to 16 rows of x: the row of W that each float of a block's `[16][rows of x]` belongs to.
-    row_of: &'a [[u32; ROWS]; ROWS],
+    /// The row of W that each float of a block's `[16][rows of x]` belongs to, for either column tile.
+    row_of: &'a [[[u32; ROWS]; ROWS]; 2],
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 unsafe fn run<F: Format>(shape: &mut Shape, f: F, p: Place, x: &[u32], sums: &mut [f32]) {
     let chunks = p.k.div_ceil(CHUNK);
-    let mut row_of = [[0u32; ROWS]; ROWS];
-    for (i, row) in row_of.as_flattened_mut().iter_mut().enumerate().take(ROWS * p.m) {
-        *row = (i / p.m) as u32;
-    }
+    let mut row_of = [[[0u32; ROWS]; ROWS]; 2];
     for first in (0..p.m).step_by(2 * ROWS) {
         let count = [ROWS.min(p.m - first), ROWS.min(p.m.saturating_sub(first + ROWS))];
+        for (row_of, count) in row_of.iter_mut().zip(count) {
+            for (i, row) in row_of.as_flattened_mut().iter_mut().enumerate().take(ROWS * count) {
+                *row = (i / count) as u32;
+            }
+        }
         let start = |i: usize| x.as_ptr().wrapping_add(i * chunks * CHUNK / 2);
         let columns = Columns { first, count, pairs: [start(first), start(first + ROWS)], row_of: &row_of };
         // SAFETY: as the caller vouches.
@@ -309,8 +329,9 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
     // Steps whose two chunks are there in full; an int4 group always is.
     let whole_steps = if F::BYTES < CHUNK { chunks / 2 } else { p.k / (2 * CHUNK) };
     let mut ring = MaybeUninit::<Ring>::uninit();
-    let mut out = MaybeUninit::<Sums>::uninit();
+    let (mut out, mut block_sums) = (MaybeUninit::<Sums>::uninit(), MaybeUninit::<Sums>::uninit());
     let (ring, out) = (ring.as_mut_ptr().cast::<u8>(), out.as_mut_ptr().cast::<f32>());
+    let block_sums = block_sums.as_mut_ptr().cast::<f32>();
     // SAFETY: the machine has AMX; tiles read what was converted into the ring, and x's pairs, which are padded to
     // whole chunks; `collect` reads what `store` wrote.
     unsafe {
@@ -322,16 +343,19 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
         let slot = |step: usize| ring.add(step % (LEAD + 1) * 4 * TILE);
         let x = |tile: usize| [0, 1].map(|i| c.pairs[i].wrapping_add(tile * ROWS * c.count[i]).cast::<u8>());
         // Steps of all blocks in one row: the next block is converted while the last one is multiplied.
-        let total = p.rows.div_ceil(ROWS) * steps;
-        let (mut block, mut step) = (p.block(0), 0);
-        let (mut done_block, mut done) = (p.block(0), 0);
+        let total = p.blocks() * steps;
+        let (mut block, mut step) = (0, 0);
+        let (mut done_block, mut done) = (0, 0);
         let mut pending = None;
         for i in 0..total + LEAD {
             let (to, from) = (slot(i), slot(i + 1));
             let tile = 4 * done;
             let tiles = if i >= LEAD { 4.min(2 * chunks - tile) } else { 0 };
+            if F::SCALED && i < total {
+                f.ask(p.block(block + 1), step);
+            }
             if i < total && step < whole_steps && tiles == 4 {
-                let lines = Lines::new::<F>(p, block, step);
+                let lines = Lines::new::<F>(p, p.block(block), step);
                 lines.convert(f, 0, to);
                 multiply::<F, TWO>(0, from, x(tile), c.count);
                 lines.convert(f, 4, to);
@@ -342,22 +366,22 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
                 multiply::<F, TWO>(3, from, x(tile + 3), c.count);
             } else {
                 if i < total && step < whole_steps {
-                    let lines = Lines::new::<F>(p, block, step);
+                    let lines = Lines::new::<F>(p, p.block(block), step);
                     (0..ROWS).step_by(4).for_each(|r| lines.convert(f, r, to));
                 } else if i < total {
-                    ragged(f, p, block, 2 * step, to);
+                    ragged(f, p, p.block(block), 2 * step, to);
                 }
                 (0..tiles).for_each(|t| multiply::<F, TWO>(t, from, x(tile + t), c.count));
             }
             if i < total {
                 step += 1;
                 if step == steps {
-                    (block, step) = (p.block(block.end()), 0);
+                    (block, step) = (block + 1, 0);
                 }
             }
             // What was stored a step ago has arrived by now.
-            if let Some((block, step)) = pending.take() {
-                collect::<F, TWO>(f, out, p, block, step, c, sums);
+            if let Some(done) = pending.take() {
+                collect::<F, TWO>(f, (out, block_sums), p, done, c, sums);
             }
             if i >= LEAD {
                 if F::SCALED || done + 1 == steps {
@@ -367,46 +391,51 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
                 }
                 done += 1;
                 if done == steps {
-                    (done_block, done) = (p.block(done_block.end()), 0);
+                    (done_block, done) = (done_block + 1, 0);
                 }
             }
         }
-        if let Some((block, step)) = pending {
-            collect::<F, TWO>(f, out, p, block, step, c, sums);
+        if let Some(done) = pending {
+            collect::<F, TWO>(f, (out, block_sums), p, done, c, sums);
         }
     }
 }
 
-/// Up to 16 rows, counted from the first of the call.
+/// Sixteen rows of the weight, `step` apart, from `first` on; rows past `last` (the call's last one) repeat it.
 #[derive(Clone, Copy)]
 struct Block {
     first: usize,
-    rows: usize,
+    step: usize,
+    last: usize,
 }
 
 impl Block {
-    fn end(self) -> usize {
-        self.first + self.rows
+    #[inline(always)]
+    fn row(self, lane: usize) -> usize {
+        (self.first + lane * self.step).min(self.last)
     }
 }
 
 impl Place {
-    /// The block that begins at row `first` of the call.
+    /// How many blocks the rows of the call make.
+    fn blocks(&self) -> usize {
+        self.rows.div_ceil(ROWS)
+    }
+
+    /// Lane i of all blocks together is one stream: rows i·blocks.. in their order.
     #[inline(always)]
-    fn block(&self, first: usize) -> Block {
-        Block { first, rows: ROWS.min(self.rows - first) }
+    fn block(&self, index: usize) -> Block {
+        Block { first: self.first + index, step: self.blocks(), last: self.first + self.rows - 1 }
     }
 }
 
 /// Where a step's two whole chunks lie in the rows of a block.
 #[derive(Clone, Copy)]
 struct Lines {
-    first: *const u8,
+    /// The chunk in row 0 of the matrix.
+    base: *const u8,
     stride: usize,
-    /// From a chunk to what is asked for meanwhile.
-    ahead: usize,
-    row: usize,
-    rows: usize,
+    block: Block,
     chunk: usize,
 }
 
@@ -414,27 +443,22 @@ impl Lines {
     #[inline(always)]
     fn new<F: Format>(p: Place, block: Block, step: usize) -> Lines {
         let chunk = 2 * step;
-        let (offset, row_bytes) = (chunk * F::BYTES, p.k.div_ceil(CHUNK) * F::BYTES);
-        // Past the end of a row comes the same place of the next block.
-        let ahead = if offset + AHEAD < row_bytes { AHEAD } else { (AHEAD + ROWS * p.stride).wrapping_sub(row_bytes) };
-        let row = p.first + block.first;
-        let first = p.base.wrapping_add(row * p.stride + offset);
-        Lines { first, stride: p.stride, ahead, row, rows: block.rows, chunk }
+        Lines { base: p.base.wrapping_add(chunk * F::BYTES), stride: p.stride, block, chunk }
     }
 
-    /// Converts rows `r..r + 4` into four tiles; rows past the block's last one repeat it.
+    /// Converts rows `r..r + 4` into four tiles.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
     unsafe fn convert<F: Format>(self, f: F, r: usize, to: *mut u8) {
         for i in 0..4 {
-            let at = (r + i).min(self.rows - 1);
-            let line = self.first.wrapping_add(at * self.stride);
+            let row = self.block.row(r + i);
+            let line = self.base.wrapping_add(row * self.stride);
             for j in 0..(2 * F::BYTES).div_ceil(64) {
-                super::vector::prefetch(line.wrapping_add(self.ahead + 64 * j));
+                super::vector::prefetch(line.wrapping_add(AHEAD + 64 * j));
             }
             // SAFETY: both chunks lie in the row, and the four tiles at `to`.
             unsafe {
-                for (j, v) in f.convert_two(line, self.row + at, self.chunk).into_iter().enumerate() {
+                for (j, v) in f.convert_two(line, row, self.chunk).into_iter().enumerate() {
                     _mm512_store_si512(to.add(j * TILE + (r + i) * 64).cast(), v);
                 }
             }
@@ -448,7 +472,7 @@ impl Lines {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 unsafe fn ragged<F: Format>(f: F, p: Place, block: Block, chunk: usize, to: *mut u8) {
     for r in 0..ROWS {
-        let row = p.first + block.first + r.min(block.rows - 1);
+        let row = block.row(r);
         for (i, chunk) in (chunk..p.k.div_ceil(CHUNK)).enumerate() {
             let mut tail = [0u8; 4 * CHUNK];
             let elements = CHUNK.min(p.k - chunk * CHUNK);
@@ -544,58 +568,49 @@ unsafe fn store<const TWO: bool>(p: *mut f32, count: [usize; 2]) {
     }
 }
 
-/// The two chains into the block's sums: added to each other, or each by its chunk's scales and to what is there from
-/// earlier steps. Up to 16 rows of x lie behind one another in `out` as in `sums`, and whole vectors are taken across
-/// rows of W: the loads of one row would otherwise meet the unfinished stores of the row before in the same line.
+/// The two chains of a step into the block's sums `[16][columns]`: added to each other, or each by its chunk's scales and
+/// to what is there from earlier steps; after the last step to where the rows belong in `sums`. Rows of x lie behind one
+/// another in `out` as in `block_sums`, and whole vectors are taken across rows of W: the loads of one row would
+/// otherwise meet the unfinished stores of the row before in the same line.
 /// # Safety
-/// `out` was written by [`store`]; the machine has AVX-512.
+/// `out` was written by [`store`] and `block_sums` by this function for earlier steps; the machine has AVX-512.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn collect<F: Format, const TWO: bool>(
     f: F,
-    out: *const f32,
+    (out, block_sums): (*const f32, *mut f32),
     p: Place,
-    block: Block,
-    step: usize,
+    (index, step): (usize, usize),
     c: Columns,
     sums: &mut [f32],
 ) {
-    // SAFETY: the rows and the step's first chunk lie in the matrix; the columns in use of the rows in use were stored,
-    // and every vector's mask keeps to the block's rows.
+    let block = p.block(index);
+    let last = step + 1 == p.k.div_ceil(CHUNK).div_ceil(2);
+    // SAFETY: the block's rows and the step's first chunk lie in the matrix, and the columns in use were stored.
     unsafe {
-        let [a, b] = if F::SCALED {
-            f.scales(p.first + block.first, block.rows, 2 * step)
-        } else {
-            [_mm512_setzero_ps(), _mm512_setzero_ps()]
-        };
-        let put = |at: *const f32, a: __m512, b: __m512, mask: __mmask16, to: *mut f32| {
-            let (t0, t1) = (_mm512_maskz_loadu_ps(mask, at), _mm512_maskz_loadu_ps(mask, at.add(ROWS * ROWS)));
-            let mut v = if F::SCALED {
-                _mm512_add_ps(_mm512_mul_ps(t0, a), _mm512_mul_ps(t1, b))
-            } else {
-                _mm512_add_ps(t0, t1)
-            };
-            if F::SCALED && step > 0 {
-                v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), v);
-            }
-            _mm512_mask_storeu_ps(to, mask, v);
-        };
-        if p.m <= ROWS {
-            let to = &mut sums[block.first * p.m..block.end() * p.m];
-            for (i, part) in to.chunks_mut(ROWS).enumerate() {
-                let row = _mm512_loadu_si512(c.row_of[i].as_ptr().cast());
-                let (a, b) = (_mm512_permutexvar_ps(row, a), _mm512_permutexvar_ps(row, b));
-                put(out.add(i * ROWS), a, b, crate::simd::mask16(part.len()), part.as_mut_ptr());
-            }
-            return;
-        }
+        let [a, b] = if F::SCALED { f.scales(block, 2 * step) } else { [_mm512_setzero_ps(), _mm512_setzero_ps()] };
         for t in 0..1 + usize::from(TWO) {
-            let mask = crate::simd::mask16(c.count[t]);
-            for r in 0..block.rows {
-                let to = sums[(block.first + r) * p.m + c.first + t * ROWS..][..c.count[t]].as_mut_ptr();
-                let r_lane = _mm512_set1_epi32(r as i32);
-                let (a, b) = (_mm512_permutexvar_ps(r_lane, a), _mm512_permutexvar_ps(r_lane, b));
-                put(out.add(2 * t * ROWS * ROWS + r * c.count[t]), a, b, mask, to);
+            let (from, to) = (out.add(2 * t * ROWS * ROWS), block_sums.add(t * ROWS * ROWS));
+            for v in 0..c.count[t] {
+                let (t0, t1) = (_mm512_loadu_ps(from.add(v * ROWS)), _mm512_loadu_ps(from.add((ROWS + v) * ROWS)));
+                let mut sum = _mm512_add_ps(t0, t1);
+                if F::SCALED {
+                    let row = _mm512_loadu_si512(c.row_of[t][v].as_ptr().cast());
+                    let (a, b) = (_mm512_permutexvar_ps(row, a), _mm512_permutexvar_ps(row, b));
+                    sum = _mm512_add_ps(_mm512_mul_ps(t0, a), _mm512_mul_ps(t1, b));
+                    if step > 0 {
+                        sum = _mm512_add_ps(_mm512_loadu_ps(to.add(v * ROWS)), sum);
+                    }
+                }
+                _mm512_storeu_ps(to.add(v * ROWS), sum);
+            }
+            if last {
+                for (lane, row) in (index..p.rows).step_by(block.step).enumerate() {
+                    let line = &mut sums[row * p.m + c.first + t * ROWS..][..c.count[t]];
+                    for (j, s) in line.iter_mut().enumerate() {
+                        *s = *to.add(lane * c.count[t] + j);
+                    }
+                }
             }
         }
     }
