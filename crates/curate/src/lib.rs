@@ -5,12 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod control;
 pub mod decontaminate;
 pub mod dedup;
+pub mod language;
+pub mod normalize;
 pub mod operator;
 pub mod options;
 pub mod shard;
 pub mod terms;
+#[cfg(test)]
+mod testing;
 
 pub use batch::{Batch, BatchBuilder, Row, Turn};
 pub use operator::{Action, Edit, Field, Finding, Operator, Outcome, Place};
