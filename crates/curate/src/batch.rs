@@ -6,8 +6,11 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringBuilder, StructBuilder, UInt32Builder, UInt64Builder};
-use arrow_array::{Array, ArrayRef, ListArray, RecordBatch, StringArray, StructArray, UInt32Array, UInt64Array};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, StructArray, UInt32Array, UInt64Array,
+};
 use arrow_schema::{DataType, Field as ArrowField, FieldRef, Fields, Schema};
+use arrow_select::filter::filter_record_batch;
 use loar_text::{Body, Conversation, Message};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -211,6 +214,15 @@ impl Batch {
         }
         let record = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("lengths checked");
         Batch { record, ..self }
+    }
+
+    /// The rows whose place in `keep` is true, with all their columns.
+    ///
+    /// # Panics
+    /// When `keep` has another length.
+    pub fn filter(&self, keep: &BooleanArray) -> Self {
+        let record = filter_record_batch(&self.record, keep).expect("a mask of the batch's length");
+        Batch::new(record).expect("same columns")
     }
 
     /// The batch with new texts. Columns that stages added stay.

@@ -5,17 +5,23 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod config;
 pub mod control;
+pub mod dataset;
 pub mod decontaminate;
 pub mod dedup;
 pub mod language;
 pub mod normalize;
 pub mod operator;
 pub mod options;
+pub mod pipeline;
 pub mod shard;
+pub mod split;
+pub mod stats;
 pub mod terms;
 #[cfg(test)]
 mod testing;
+pub mod training_row;
 
 pub use batch::{Batch, BatchBuilder, Row, Turn};
 pub use operator::{Action, Edit, Field, Finding, Operator, Outcome, Place};

@@ -1,0 +1,207 @@
+//! The file of `loar data`: sources, and one section a stage. Every fault of every section is told
+//! at once, each with its line. Paths are taken from the folder of the file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use loar_data::{OnBadRow, ReadOptions};
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::dedup::DedupOptions;
+use crate::options::{OptionFault, line_of};
+use crate::split::SplitOptions;
+
+/// Where rows come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceOptions {
+    /// Name in counts and reports.
+    pub name: String,
+    /// Files and folders.
+    pub paths: Vec<PathBuf>,
+    /// Under which licence the rows may be used (an SPDX name, or words).
+    pub licence: Option<String>,
+    /// How often a row stands in the training part: 2.5 writes each row twice and every second a
+    /// third time, 0.1 keeps a tenth.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// How its files are read; `on_bad_row` does not apply, a bad row is dropped and kept beside
+    /// the set.
+    #[serde(default)]
+    pub read: ReadOptions,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CurateConfig {
+    /// Folder of the curated set.
+    pub out: PathBuf,
+    /// Seed of samples, splits and augmentation.
+    pub seed: u64,
+    /// MiB of input in a shard: the unit of parallel work, of memory and of resuming.
+    pub shard_mib: usize,
+    /// Where rows come from.
+    pub source: Vec<SourceOptions>,
+    /// Repeated rows.
+    pub dedup: DedupOptions,
+    /// Held-out parts.
+    pub split: SplitOptions,
+}
+
+/// A config file with its faults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFaults {
+    /// The file.
+    pub path: PathBuf,
+    /// At least one.
+    pub faults: Vec<OptionFault>,
+}
+
+impl fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, fault) in self.faults.iter().enumerate() {
+            let line = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
+            let end = if at + 1 < self.faults.len() { "\n" } else { "" };
+            write!(f, "{}{line}: `{}`: {}; {}{end}", self.path.display(), fault.key, fault.found, fault.mend)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigFaults {}
+
+impl CurateConfig {
+    /// Reads a file. `text` is its content, `path` its place.
+    ///
+    /// # Errors
+    /// All faults at once.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigFaults> {
+        let mut reader = Sections { text, faults: Vec::new() };
+        let table = match DeTable::parse(text) {
+            Ok(table) => table.into_inner(),
+            Err(error) => {
+                reader.toml("", &error);
+                return Err(ConfigFaults { path: path.into(), faults: reader.faults });
+            }
+        };
+        let mut config = CurateConfig {
+            out: PathBuf::new(),
+            seed: 0,
+            shard_mib: 16,
+            source: Vec::new(),
+            dedup: DedupOptions::default(),
+            split: SplitOptions::default(),
+        };
+        let mut out = None;
+        for (key, value) in table {
+            let line = line_of(text, key.span().start);
+            match key.get_ref().as_ref() {
+                "out" => reader.section("out", value, &mut out),
+                "seed" => reader.plain("seed", value, &mut config.seed),
+                "shard_mib" => reader.plain("shard_mib", value, &mut config.shard_mib),
+                "source" => reader.sources(value, &mut config.source),
+                "dedup" => reader.plain("dedup", value, &mut config.dedup),
+                "split" => reader.plain("split", value, &mut config.split),
+                other => {
+                    let known = ["out", "seed", "shard_mib", "source", "dedup", "split"];
+                    let near = crate::options::nearest(other, known).map(|near| format!("did you mean `{near}`?"));
+                    let mend = near.unwrap_or_else(|| format!("the sections are {}", known.join(", ")));
+                    reader.faults.push(OptionFault::new(other, "no such section", mend).line(line));
+                }
+            }
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        match out {
+            Some(PathBuf { .. }) if reader.faults.iter().any(|fault| fault.key == "out") => {}
+            Some(out) => config.out = folder.join(out),
+            None => reader.faults.push(OptionFault::new("out", "missing", "name the folder of the curated set")),
+        }
+        for source in &mut config.source {
+            source.paths.iter_mut().for_each(|path| *path = folder.join(&*path));
+            source.read.on_bad_row = OnBadRow::Drop;
+        }
+        config.check(&mut reader.faults);
+        if reader.faults.is_empty() {
+            return Ok(config);
+        }
+        Err(ConfigFaults { path: path.into(), faults: reader.faults })
+    }
+
+    fn check(&self, faults: &mut Vec<OptionFault>) {
+        if self.source.is_empty() && !faults.iter().any(|fault| fault.key.starts_with("source")) {
+            let mend = "add `[[source]]` with `name` and `paths`";
+            faults.push(OptionFault::new("source", "no source", mend));
+        }
+        for (at, source) in self.source.iter().enumerate() {
+            let key = |field: &str| format!("source.{}.{field}", source.name);
+            if self.source[..at].iter().any(|other| other.name == source.name) {
+                faults.push(OptionFault::new(key("name"), "a name that stands twice", "give each source its own"));
+            }
+            if !(source.weight.is_finite() && source.weight > 0.0 && source.weight <= 1000.0) {
+                let found = source.weight.to_string();
+                faults.push(OptionFault::new(key("weight"), found, "write a number above 0, at most 1000"));
+            }
+            if source.paths.is_empty() {
+                faults.push(OptionFault::new(key("paths"), "no path", "name files or folders"));
+            }
+        }
+        if !(1..=1024).contains(&self.shard_mib) {
+            faults.push(OptionFault::new("shard_mib", self.shard_mib.to_string(), "write 1 to 1024"));
+        }
+        faults.extend(self.dedup.check());
+        faults.extend(self.split.check());
+    }
+}
+
+struct Sections<'a> {
+    text: &'a str,
+    faults: Vec<OptionFault>,
+}
+
+impl Sections<'_> {
+    fn toml(&mut self, key: &str, error: &toml::de::Error) {
+        let fault = OptionFault::new(key, error.message(), "see docs/curate.md");
+        let line = error.span().map(|span| line_of(self.text, span.start));
+        self.faults.push(OptionFault { line, ..fault });
+    }
+
+    fn plain<'de, T: Deserialize<'de>>(&mut self, key: &str, value: Spanned<DeValue<'de>>, into: &mut T) {
+        let mut read = None;
+        self.section(key, value, &mut read);
+        if let Some(read) = read {
+            *into = read;
+        }
+    }
+
+    fn section<'de, T: Deserialize<'de>>(&mut self, key: &str, value: Spanned<DeValue<'de>>, into: &mut Option<T>) {
+        let line = line_of(self.text, value.span().start);
+        match T::deserialize(toml::de::ValueDeserializer::from(value)) {
+            Ok(read) => *into = Some(read),
+            Err(error) => {
+                self.toml(key, &error);
+                if let Some(fault) = self.faults.last_mut() {
+                    fault.line.get_or_insert(line);
+                }
+            }
+        }
+    }
+
+    fn sources(&mut self, value: Spanned<DeValue<'_>>, into: &mut Vec<SourceOptions>) {
+        let line = line_of(self.text, value.span().start);
+        let DeValue::Array(list) = value.into_inner() else {
+            let fault = OptionFault::new("source", "one table", "write `[[source]]` with two brackets");
+            return self.faults.push(fault.line(line));
+        };
+        for source in list {
+            let mut read = None;
+            self.section("source", source, &mut read);
+            into.extend(read);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! `dataset.json`: what a curated set is made of. Counts of every stage that add up, contents of
+//! every file by hash, licences, and an id that depends on nothing but inputs, options and rows.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use loar_artifact::{ContentId, IdHasher};
+use loar_data::FileReport;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::CurateConfig;
+use crate::operator::Action;
+use crate::pipeline::Written;
+use crate::stats::Stats;
+
+/// What one stage did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageCount {
+    /// The stage.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// Rows it looked at.
+    pub seen: u64,
+    /// Rows it dropped.
+    pub dropped: u64,
+    /// Rows it changed and kept.
+    pub edited: u64,
+    /// Rows it only spoke about.
+    pub noted: u64,
+    /// Findings by rule.
+    pub rules: BTreeMap<String, RuleCount>,
+}
+
+/// Findings of one rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleCount {
+    /// Findings that drop.
+    pub drop: u64,
+    /// Findings that edit.
+    pub edit: u64,
+    /// Findings that note.
+    pub note: u64,
+}
+
+impl StageCount {
+    /// A stage that looked at `seen` rows and said nothing yet.
+    pub fn new(name: &str, version: u32, seen: u64) -> Self {
+        StageCount { name: name.to_owned(), version, seen, dropped: 0, edited: 0, noted: 0, rules: BTreeMap::new() }
+    }
+
+    /// Counts one finding.
+    pub fn finding(&mut self, rule: &str, action: Action) {
+        if !self.rules.contains_key(rule) {
+            self.rules.insert(rule.to_owned(), RuleCount::default());
+        }
+        if let Some(count) = self.rules.get_mut(rule) {
+            match action {
+                Action::Drop => count.drop += 1,
+                Action::Edit => count.edit += 1,
+                Action::Note => count.note += 1,
+            }
+        }
+    }
+
+    /// Adds the counts of the same stage elsewhere.
+    pub fn add(&mut self, other: &StageCount) {
+        self.seen += other.seen;
+        self.dropped += other.dropped;
+        self.edited += other.edited;
+        self.noted += other.noted;
+        for (rule, more) in &other.rules {
+            let count = self.rules.entry(rule.clone()).or_default();
+            count.drop += more.drop;
+            count.edit += more.edit;
+            count.note += more.note;
+        }
+    }
+}
+
+/// What the comparison of rows found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Duplicates {
+    /// Rows that repeat an earlier one word for word (case, width and punctuation aside).
+    pub exact: u64,
+    /// Rows that nearly do.
+    pub near: u64,
+    /// Clusters of two rows and more.
+    pub clusters: u64,
+    /// Rows of the largest cluster.
+    pub largest: u64,
+    /// Pairs that shared a key and were compared.
+    pub compared: u64,
+    /// Rows that ask what an earlier row asks and answer otherwise.
+    pub conflicts: u64,
+    /// Clusters of 2, 3, 4, 5 to 9, 10 to 99, and 100 rows and more.
+    pub sizes: [u64; 6],
+}
+
+impl Duplicates {
+    /// Counts a cluster of `size` rows.
+    pub fn cluster(&mut self, size: u64) {
+        self.clusters += 1;
+        self.largest = self.largest.max(size);
+        let bin = match size {
+            0..=4 => size.saturating_sub(2) as usize,
+            5..=9 => 3,
+            10..=99 => 4,
+            _ => 5,
+        };
+        self.sizes[bin] += 1;
+    }
+}
+
+/// A source with what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: String,
+    /// Its licence as the config says.
+    pub licence: Option<String>,
+    /// How often each of its rows stands in the training part.
+    pub weight: f64,
+    /// Rows read.
+    pub rows: u64,
+    /// Rows in each part, repetitions by weight included.
+    pub written: BTreeMap<String, u64>,
+    /// Its files.
+    pub files: Vec<Value>,
+}
+
+/// One written file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// Relative to the set's folder.
+    pub path: String,
+    /// Lines.
+    pub rows: u64,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256.
+    pub content_id: ContentId,
+}
+
+/// The whole set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dataset {
+    /// Hash of the files written, in order; equal sets, equal ids.
+    pub id: ContentId,
+    /// Hash of inputs' contents, options and stages' versions: what the set was made from.
+    pub made_from: ContentId,
+    /// Version of this program.
+    pub program: String,
+    /// The config with all defaults.
+    pub config: Value,
+    /// Rows read.
+    pub rows: u64,
+    /// Rows in each part before weights.
+    pub parts: BTreeMap<String, u64>,
+    /// Rows dropped.
+    pub dropped: u64,
+    /// Stages in order.
+    pub stages: Vec<StageCount>,
+    /// Repetitions.
+    pub duplicates: Duplicates,
+    /// Sources with their files.
+    pub sources: Vec<SourceReport>,
+    /// Files of a folder that were not read, with the reason.
+    pub passed_over: Vec<(PathBuf, String)>,
+    /// Lengths, languages, types.
+    pub stats: Stats,
+    /// All files written but this one.
+    pub files: Vec<OutputFile>,
+}
+
+impl Dataset {
+    /// Everything in the counts that does not add up; empty when all does.
+    pub fn mismatches(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut must = |what: String, one: u64, other: u64| {
+            if one != other {
+                out.push(format!("{what}: {one} and {other}"));
+            }
+        };
+        let kept: u64 = self.parts.values().sum();
+        must("rows read, and kept + dropped".into(), self.rows, kept + self.dropped);
+        let dropped: u64 = self.stages.iter().map(|stage| stage.dropped).sum();
+        must("rows dropped, and the sum over stages".into(), self.dropped, dropped);
+        let mut left = self.rows;
+        for stage in &self.stages {
+            must(format!("rows before and in stage `{}`", stage.name), left, stage.seen);
+            left = left.saturating_sub(stage.dropped);
+        }
+        let rows: u64 = self.sources.iter().map(|source| source.rows).sum();
+        must("rows read, and the sum over sources".into(), self.rows, rows);
+        let written: u64 = self.sources.iter().flat_map(|source| source.written.values()).sum();
+        let in_parts = |file: &&OutputFile| ["train/", "eval/", "test/"].iter().any(|part| file.path.starts_with(part));
+        let lines: u64 = self.files.iter().filter(in_parts).map(|file| file.rows).sum();
+        must("rows written by source, and lines of the files".into(), written, lines);
+        out
+    }
+}
+
+/// Counts of everything in a set, before its files are hashed.
+pub(crate) struct Parts<'a> {
+    pub config: &'a CurateConfig,
+    /// Index of each file's source.
+    pub sources: Vec<usize>,
+    pub reports: Vec<FileReport>,
+    pub stages: Vec<StageCount>,
+    pub duplicates: Duplicates,
+    pub passed_over: Vec<(PathBuf, String)>,
+    /// What each shard wrote, with the index of its file.
+    pub written: Vec<(usize, Written)>,
+}
+
+impl Dataset {
+    /// Puts the counts together.
+    pub(crate) fn new(parts: Parts<'_>) -> Self {
+        let config = serde_json::to_value(parts.config).unwrap_or_default();
+        let (mut kept, mut stats, mut files) = (BTreeMap::new(), Stats::default(), Vec::new());
+        let mut sources: Vec<SourceReport> = parts
+            .config
+            .source
+            .iter()
+            .map(|source| SourceReport {
+                name: source.name.clone(),
+                licence: source.licence.clone(),
+                weight: source.weight,
+                rows: 0,
+                written: BTreeMap::new(),
+                files: Vec::new(),
+            })
+            .collect();
+        for (source, report) in parts.sources.iter().zip(&parts.reports) {
+            sources[*source].rows += report.rows as u64;
+            sources[*source].files.push(serde_json::to_value(report).unwrap_or_default());
+        }
+        for (input, written) in parts.written {
+            let source = &mut sources[parts.sources[input]];
+            written.written.into_iter().for_each(|(part, rows)| *source.written.entry(part).or_default() += rows);
+            written.parts.into_iter().for_each(|(part, rows)| *kept.entry(part).or_default() += rows);
+            stats.add(&written.stats);
+            files.extend(written.files);
+        }
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        Dataset {
+            id: id_of(&files),
+            made_from: made_from(&parts.reports, &config, &parts.stages),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            config,
+            rows: sources.iter().map(|source| source.rows).sum(),
+            parts: kept,
+            dropped: parts.stages.iter().map(|stage| stage.dropped).sum(),
+            stages: parts.stages,
+            duplicates: parts.duplicates,
+            sources,
+            passed_over: parts.passed_over,
+            stats,
+            files,
+        }
+    }
+}
+
+/// The id over all files written.
+pub(crate) fn id_of(files: &[OutputFile]) -> ContentId {
+    let mut hasher = IdHasher::new();
+    for file in files {
+        hasher.update(file.path.as_bytes());
+        hasher.update(b"\0");
+        hasher.update(file.content_id.to_string().as_bytes());
+        hasher.update(b"\n");
+    }
+    hasher.finish()
+}
+
+/// Hash of what a set is made from; names and places of files do not count.
+pub(crate) fn made_from(files: &[FileReport], config: &Value, stages: &[StageCount]) -> ContentId {
+    let mut hasher = IdHasher::new();
+    for file in files {
+        hasher.update(file.content_id.to_string().as_bytes());
+        hasher.update(b"\n");
+    }
+    let mut config = config.clone();
+    if let Some(config) = config.as_object_mut() {
+        config.remove("out");
+        for source in config.get_mut("source").and_then(Value::as_array_mut).into_iter().flatten() {
+            source.as_object_mut().map(|source| source.remove("paths"));
+        }
+    }
+    hasher.update(config.to_string().as_bytes());
+    for stage in stages {
+        hasher.update(format!("\n{} {}", stage.name, stage.version).as_bytes());
+    }
+    hasher.finish()
+}

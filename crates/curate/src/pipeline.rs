@@ -1,0 +1,295 @@
+//! The recipe of `loar data`, in three passes whose memory does not grow with the text:
+//! 1. [`map`]: files are cut into shards, and every shard runs through the stages by itself;
+//! 2. [`global`]: keys of all rows say which repeat one another and which part a row belongs to;
+//! 3. [`write`]: every shard writes its rows, its verdicts and what was dropped.
+//!
+//! A shard is finished when its summary lies in the work folder, so a run that was stopped goes on
+//! from there. Nothing depends on time, on the number of threads or on the order in which they end.
+
+mod global;
+mod map;
+mod record;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use loar_artifact::{ArtifactError, write_atomic};
+use loar_data::stream::files;
+use loar_data::{DataError, Fault};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ConfigFaults, CurateConfig};
+use crate::dataset::{Dataset, Parts, StageCount};
+use crate::dedup::banding::Banding;
+use crate::dedup::keys::{Compared, Keys};
+use crate::operator::Operator;
+use crate::options::OptionFault;
+use crate::shard::ShardError;
+
+pub use record::{RowRecord, StoredFinding, read_lines};
+pub(crate) use write::Written;
+
+/// Name of the folder inside the output that holds shards between passes.
+const WORK: &str = "work";
+
+/// Bytes of keys that are sorted at a time.
+const KEY_BUDGET: usize = 512 << 20;
+
+/// Hash functions for the groups of a split: requests are short, so this is cheap.
+const SPLIT_FUNCTIONS: usize = 128;
+
+/// Why no curated set came out.
+#[derive(Debug, thiserror::Error)]
+pub enum CurateError {
+    /// The config file has faults.
+    #[error(transparent)]
+    Config(#[from] ConfigFaults),
+    /// The inputs cannot be listed.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A file cannot be read to its end.
+    #[error("{0}; mend the file or take it out of the sources, then start again: finished shards are kept")]
+    File(Box<Fault>),
+    /// A shard cannot be written or read.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A result cannot be written.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The work folder belongs to something else.
+    #[error("{work} holds shards of another run ({why}); remove the folder to start again, or name another `out`")]
+    OtherRun {
+        /// The work folder.
+        work: PathBuf,
+        /// What differs.
+        why: String,
+    },
+    /// A finished set is there already.
+    #[error("{0} holds a finished set of other inputs or options; name another `out` or remove it")]
+    Finished(PathBuf),
+    /// No row is left.
+    #[error("all {rows} rows were dropped, most of them ({most}) by `{rule}`; see {verdicts}")]
+    NothingLeft {
+        /// Rows read.
+        rows: u64,
+        /// Rows of the commonest rule.
+        most: u64,
+        /// The rule.
+        rule: String,
+        /// Where the verdicts lie.
+        verdicts: PathBuf,
+    },
+    /// Somebody asked to stop.
+    #[error("stopped; run the same command again to go on: {finished} shards are finished")]
+    Stopped {
+        /// Shards that need not be read again.
+        finished: usize,
+    },
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A shard went through the stages: rows and bytes of input so far, files' bytes on disk.
+    Read {
+        /// Rows so far.
+        rows: u64,
+        /// Bytes of rows so far, unpacked.
+        bytes: u64,
+        /// Bytes of all files on disk.
+        of: u64,
+    },
+    /// A column of keys is being compared.
+    Compare {
+        /// Columns done.
+        done: usize,
+        /// Columns in all.
+        of: usize,
+    },
+    /// A shard was written.
+    Write {
+        /// Shards done.
+        done: usize,
+        /// Shards in all.
+        of: usize,
+    },
+}
+
+/// How a run is watched and stopped.
+pub struct Control<'a> {
+    /// Threads that work.
+    pub threads: usize,
+    /// Set from outside to stop after the shards in work.
+    pub stop: &'a AtomicBool,
+    /// Told after every piece of work, from any thread.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+impl Control<'_> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// One input file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Input {
+    /// Index of its source in the config.
+    pub source: usize,
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// Nanoseconds; only to notice that a file changed between two runs.
+    modified: u128,
+}
+
+/// Everything that decides what a shard becomes.
+pub(crate) struct Plan<'a> {
+    pub config: &'a CurateConfig,
+    pub inputs: Vec<Input>,
+    /// Stages that look at a row by itself, in order.
+    pub stages: Vec<Box<dyn Operator>>,
+    pub dedup: Keys,
+    /// Keys of requests: rows that ask alike stay in one part.
+    pub groups: Keys,
+    pub work: PathBuf,
+}
+
+impl Plan<'_> {
+    fn work_file(&self, shard: usize, end: &str) -> PathBuf {
+        self.work.join(format!("{shard:05}.{end}"))
+    }
+}
+
+/// What a work folder was made from; equal texts, equal shards.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct Identity {
+    program: String,
+    config: serde_json::Value,
+    stages: Vec<(String, u32)>,
+    inputs: Vec<Input>,
+}
+
+/// Stages in the order of the config, with every fault of every section.
+fn stages(_config: &CurateConfig) -> Result<Vec<Box<dyn Operator>>, Vec<OptionFault>> {
+    Ok(Vec::new())
+}
+
+/// Curates. Goes on where a stopped run of the same config ended.
+///
+/// # Errors
+/// Any [`CurateError`]; finished shards are kept.
+pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<Dataset, CurateError> {
+    let faults = |faults| CurateError::Config(ConfigFaults { path: path.into(), faults });
+    let stages = stages(config).map_err(faults)?;
+    let banding = config.dedup.banding().unwrap_or(Banding { bands: 1, rows: 1 });
+    let dedup = Keys::new("dedup", config.dedup.compare, config.dedup.shingle, banding, config.seed);
+    let split = &config.split;
+    let banding = Banding::solve(SPLIT_FUNCTIONS, split.similarity, split.recall);
+    let banding = banding.unwrap_or(Banding { bands: SPLIT_FUNCTIONS, rows: 1 });
+    let groups = Keys::new("group", Compared::Request, config.dedup.shingle, banding, config.seed);
+    let (inputs, passed_over) = inputs(config)?;
+    let plan = Plan { config, inputs, stages, dedup, groups, work: config.out.join(WORK) };
+    claim(&plan)?;
+
+    let mapped = map::run(&plan, control)?;
+    let decided = global::run(&plan, &mapped, control)?;
+    let written = write::run(&plan, &mapped, &decided, control)?;
+
+    let inputs = mapped.shards.iter().map(|shard| shard.input);
+    let mut stages = mapped.stages;
+    stages.extend(decided.stages);
+    let dataset = Dataset::new(Parts {
+        config,
+        sources: plan.inputs.iter().map(|input| input.source).collect(),
+        reports: mapped.files,
+        stages,
+        duplicates: decided.duplicates,
+        passed_over,
+        written: inputs.zip(written).collect(),
+    });
+    let mismatches = dataset.mismatches();
+    assert!(mismatches.is_empty(), "counts that do not add up: {}", mismatches.join("; "));
+    if dataset.parts.values().sum::<u64>() == 0 {
+        let rules = dataset.stages.iter().flat_map(|stage| {
+            stage.rules.iter().map(move |(rule, count)| (count.drop, format!("{}/{rule}", stage.name)))
+        });
+        let (most, rule) = rules.max().unwrap_or_default();
+        let verdicts = config.out.join("verdicts");
+        return Err(CurateError::NothingLeft { rows: dataset.rows, most, rule, verdicts });
+    }
+    let bytes = serde_json::to_vec_pretty(&dataset).unwrap_or_default();
+    write_atomic(&config.out.join("dataset.json"), &bytes)?;
+    std::fs::remove_dir_all(&plan.work).ok();
+    Ok(dataset)
+}
+
+type Inputs = (Vec<Input>, Vec<(PathBuf, String)>);
+
+fn inputs(config: &CurateConfig) -> Result<Inputs, CurateError> {
+    let (mut inputs, mut passed_over) = (Vec::new(), Vec::new());
+    for (source, options) in config.source.iter().enumerate() {
+        options.read.check().map_err(DataError::Options)?;
+        let found = files(&options.paths)?;
+        passed_over.extend(found.passed_over);
+        for path in found.files {
+            let meta = std::fs::metadata(&path).ok();
+            let modified = meta.as_ref().and_then(|meta| meta.modified().ok());
+            let modified = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+            inputs.push(Input {
+                source,
+                path,
+                bytes: meta.map_or(0, |meta| meta.len()),
+                modified: modified.map_or(0, |time| time.as_nanos()),
+            });
+        }
+    }
+    Ok((inputs, passed_over))
+}
+
+/// Makes the work folder ours, or refuses one that is not.
+fn claim(plan: &Plan<'_>) -> Result<(), CurateError> {
+    let mut config = serde_json::to_value(plan.config).unwrap_or_default();
+    if let Some(config) = config.as_object_mut() {
+        config.remove("out");
+    }
+    let identity = Identity {
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        config,
+        stages: plan.stages.iter().map(|stage| (stage.name().to_owned(), stage.version())).collect(),
+        inputs: plan.inputs.clone(),
+    };
+    let text = serde_json::to_vec_pretty(&identity).unwrap_or_default();
+    let path = plan.work.join("run.json");
+    if plan.config.out.join("dataset.json").exists() && !path.exists() {
+        return Err(CurateError::Finished(plan.config.out.clone()));
+    }
+    if let Ok(found) = std::fs::read(&path) {
+        let why = match serde_json::from_slice::<Identity>(&found) {
+            Err(_) => Some("its run.json is not readable"),
+            Ok(found) if found.inputs != identity.inputs => Some("the input files differ or were changed"),
+            Ok(found) if found.config != identity.config => Some("the config differs"),
+            Ok(found) if found != identity => Some("another version of the program"),
+            Ok(_) => None,
+        };
+        if let Some(why) = why {
+            return Err(CurateError::OtherRun { work: plan.work.clone(), why: why.into() });
+        }
+    } else {
+        write_atomic(&path, &text)?;
+    }
+    Ok(())
+}
+
+/// Adds the counts of `more` to `counts`, stage by stage.
+fn add_counts(counts: &mut Vec<StageCount>, more: &[StageCount]) {
+    for stage in more {
+        match counts.iter_mut().find(|have| have.name == stage.name) {
+            Some(have) => have.add(stage),
+            None => counts.push(stage.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Second pass: what only all rows together can tell. Reads keys, and of the text only rows that
+//! share one. A kept row costs some tens of bytes here, whatever its length.
+
+use super::map::{Mapped, files};
+use super::{Control, CurateError, KEY_BUDGET, Plan, Progress};
+use crate::dataset::{Duplicates, StageCount};
+use crate::dedup::Conflicts;
+use crate::dedup::cluster::{Alike, Clusters, Stored};
+use crate::operator::Action;
+use crate::shard::read_keys;
+use crate::split::{Part, split};
+
+/// Column of the key files that holds line numbers.
+pub(crate) const LINE: usize = 0;
+/// First column of the keys that repetitions are found by.
+const DEDUP: usize = 1;
+
+/// A row that repeats another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Repeat {
+    pub row: u32,
+    /// The row it is most like, of those it was compared with.
+    pub of: u32,
+    /// The first row of its cluster.
+    pub first: u32,
+    pub jaccard: f64,
+}
+
+/// What becomes of every row that went through the stages.
+pub(crate) struct Decided {
+    /// First kept row of each shard and, last, of all.
+    pub starts: Vec<u32>,
+    /// The part of every kept row; dropped rows have one too and are left out.
+    pub parts: Vec<Part>,
+    pub dropped: Vec<bool>,
+    /// By row.
+    pub repeats: Vec<Repeat>,
+    /// (row, the earlier row that asks the same and is answered otherwise), by row.
+    pub conflicts: Vec<(u32, u32)>,
+    pub stages: Vec<StageCount>,
+    pub duplicates: Duplicates,
+}
+
+pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Result<Decided, CurateError> {
+    let shards = mapped.shards.len();
+    let (key_files, row_files) = (files(plan, shards, "keys"), files(plan, shards, "arrow"));
+    let mut starts = vec![0_u32];
+    for shard in &mapped.shards {
+        starts.push(starts.last().unwrap_or(&0) + shard.kept);
+    }
+    let rows = *starts.last().unwrap_or(&0) as usize;
+    let stored = Stored { keys: &key_files, rows: &row_files, starts: &starts };
+    let group = DEDUP + 1 + plan.dedup.bands();
+    let held_out = plan.config.split.any();
+    let of = group + if held_out { 1 + plan.groups.bands() } else { 0 };
+    let step = |clusters: &mut Clusters, keys, column, threshold| -> Result<(), CurateError> {
+        if control.stopped() {
+            return Err(CurateError::Stopped { finished: shards });
+        }
+        clusters.join_alike(stored, column..column + 1, keys, threshold, KEY_BUDGET, control.threads)?;
+        (control.progress)(Progress::Compare { done: column + 1, of });
+        Ok(())
+    };
+    let mut clusters = Clusters::new(rows);
+    for column in DEDUP..group {
+        step(&mut clusters, &plan.dedup, column, plan.config.dedup.similarity)?;
+    }
+    let mut decided = Decided {
+        parts: vec![Part::Train; rows],
+        dropped: vec![false; rows],
+        repeats: repeats(&mut clusters),
+        conflicts: Vec::new(),
+        stages: Vec::new(),
+        duplicates: Duplicates { compared: clusters.compared, ..Duplicates::default() },
+        starts: starts.clone(),
+    };
+    count_repeats(plan, &mut decided);
+
+    let mut keys = Vec::with_capacity(rows);
+    for (shard, path) in key_files.iter().enumerate() {
+        keys.extend(read_keys(path, mapped.shards[shard].kept as usize, DEDUP)?);
+    }
+    let mut same = Clusters::new(rows);
+    same.join_equal(stored, group, KEY_BUDGET)?;
+    find_conflicts(plan, &same, &keys, &mut decided);
+    drop(same);
+
+    if held_out {
+        let mut groups = clusters;
+        for column in group..of {
+            step(&mut groups, &plan.groups, column, plan.config.split.similarity)?;
+        }
+        let left: Vec<u32> = (0..rows as u32).filter(|row| !decided.dropped[*row as usize]).collect();
+        // Groups are named by their first row that is left.
+        let mut name = vec![u32::MAX; rows];
+        let named: Vec<u32> = (0_u32..)
+            .zip(&left)
+            .map(|(at, row)| {
+                let name = &mut name[groups.first(*row) as usize];
+                *name = (*name).min(at);
+                *name
+            })
+            .collect();
+        let keys: Vec<u64> = left.iter().map(|row| keys[*row as usize]).collect();
+        let parts = split(&named, &keys, &plan.config.split, plan.config.seed);
+        for (row, part) in left.into_iter().zip(parts) {
+            decided.parts[row as usize] = part;
+        }
+    }
+    Ok(decided)
+}
+
+/// Every row that is not the first of its cluster, with the comparison that says so best.
+fn repeats(clusters: &mut Clusters) -> Vec<Repeat> {
+    let joined = std::mem::take(&mut clusters.joined);
+    let both = |pair: Alike| [(pair.row, pair.of, pair.jaccard), (pair.of, pair.row, pair.jaccard)];
+    let mut told: Vec<Repeat> = joined
+        .into_iter()
+        .flat_map(both)
+        .map(|(row, of, jaccard)| Repeat { row, of, first: clusters.first(row), jaccard })
+        .filter(|repeat| repeat.first != repeat.row)
+        .collect();
+    told.sort_unstable_by(|a, b| a.row.cmp(&b.row).then(b.jaccard.total_cmp(&a.jaccard)).then(a.of.cmp(&b.of)));
+    told.dedup_by_key(|repeat| repeat.row);
+    told
+}
+
+fn count_repeats(plan: &Plan<'_>, decided: &mut Decided) {
+    let action = if plan.config.dedup.drop { Action::Drop } else { Action::Note };
+    let mut count = StageCount::new("dedup", 1, decided.dropped.len() as u64);
+    let found = &mut decided.duplicates;
+    let mut firsts: Vec<u32> = Vec::with_capacity(decided.repeats.len());
+    for repeat in &decided.repeats {
+        count.finding(repeat.rule(), action);
+        *(if repeat.jaccard == 1.0 { &mut found.exact } else { &mut found.near }) += 1;
+        decided.dropped[repeat.row as usize] = action == Action::Drop;
+        firsts.push(repeat.first);
+    }
+    *(if action == Action::Drop { &mut count.dropped } else { &mut count.noted }) += decided.repeats.len() as u64;
+    firsts.sort_unstable();
+    for cluster in firsts.chunk_by(|one, other| one == other) {
+        found.cluster(cluster.len() as u64 + 1);
+    }
+    decided.stages.push(count);
+}
+
+impl Repeat {
+    /// `exact` or `near`.
+    pub fn rule(&self) -> &'static str {
+        if self.jaccard == 1.0 { "exact" } else { "near" }
+    }
+}
+
+/// Rows that are left, ask the same and answer otherwise: a detector of label noise.
+fn find_conflicts(plan: &Plan<'_>, same: &Clusters, keys: &[u64], decided: &mut Decided) {
+    let action = if plan.config.dedup.conflicts == Conflicts::Drop { Action::Drop } else { Action::Note };
+    let seen = decided.dropped.iter().filter(|dropped| !**dropped).count() as u64;
+    let mut count = StageCount::new("conflicts", 1, seen);
+    let mut first_left = vec![u32::MAX; keys.len()];
+    for row in (0..keys.len() as u32).filter(|row| !decided.dropped[*row as usize]).collect::<Vec<_>>() {
+        let first = &mut first_left[same.first(row) as usize];
+        if *first == u32::MAX {
+            *first = row;
+        } else if keys[*first as usize] != keys[row as usize] {
+            decided.conflicts.push((row, *first));
+            count.finding("same-request", action);
+            decided.dropped[row as usize] = action == Action::Drop;
+        }
+    }
+    *(if action == Action::Drop { &mut count.dropped } else { &mut count.noted }) += decided.conflicts.len() as u64;
+    decided.duplicates.conflicts = decided.conflicts.len() as u64;
+    decided.stages.push(count);
+}

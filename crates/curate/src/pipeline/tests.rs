@@ -1,0 +1,231 @@
+//! Whole runs: counts that add up, nothing lost, same bytes on any number of threads and after
+//! being stopped anywhere, and what the curated set gives when it is read back.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use loar_data::ReadOptions;
+
+use super::*;
+use crate::config::CurateConfig;
+
+/// Mixed sources: Chinese and English, chat, pairs and text, duplicates, bad rows, gzip.
+fn sources(dir: &Path) {
+    let zh = |at: usize| format!("第{at}号客户申请贷款{}元，请判断风险等级并说明理由。编号{}", at * 1000, at * 7919);
+    let mut chat = String::new();
+    for at in 0..300 {
+        let id = if at % 30 == 29 { at - 1 } else { at };
+        chat.push_str(&format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{}\"}}, {{\"role\": \"assistant\", \
+             \"reasoning_content\": \"看第{id}号\", \"content\": \"风险等级为{}，因为第{id}号客户收入稳定。\"}}], \"origin\": {at}}}\n",
+            zh(id),
+            if id % 2 == 0 { "低" } else { "高" }
+        ));
+        if at % 100 == 50 {
+            chat.push_str("{\"messages\": [{\"role\": \"user\"\n");
+        }
+    }
+    std::fs::create_dir_all(dir.join("raw")).unwrap();
+    std::fs::write(dir.join("raw/zh.jsonl"), &chat).unwrap();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for at in 0..200 {
+        writeln!(gz, "{{\"question\": \"How many apples does person {at} have after buying {at} boxes of {} apples each and eating three?\", \"answer\": \"{}\"}}", at * 3, at * at * 3 - at.min(3)).unwrap();
+    }
+    std::fs::write(dir.join("raw/en.jsonl.gz"), gz.finish().unwrap()).unwrap();
+    std::fs::write(dir.join("raw/pairs.csv"), "prompt,completion\nalpha beta gamma,delta\nalpha beta gamma,epsilon\n")
+        .unwrap();
+    std::fs::write(dir.join("raw/notes.txt"), "A note that is trained whole.\n").unwrap();
+    std::fs::write(
+        dir.join("data.toml"),
+        "out = \"set\"\nseed = 3\n[[source]]\nname = \"raw\"\npaths = [\"raw\"]\nlicence = \"MIT\"\nread.keep = [\"origin\"]\n\
+         [split]\neval = 0.1\ntest = 0.05\n",
+    )
+    .unwrap();
+}
+
+fn config(dir: &Path, out: &str) -> CurateConfig {
+    let path = dir.join("data.toml");
+    let mut config = CurateConfig::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
+    config.out = dir.join(out);
+    config
+}
+
+fn curate(config: &CurateConfig, threads: usize) -> Result<Dataset, CurateError> {
+    let stop = AtomicBool::new(false);
+    run(config, Path::new("data.toml"), &Control { threads, stop: &stop, progress: &|_| {} })
+}
+
+/// All files of a folder by relative name.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut out, mut open) = (BTreeMap::new(), vec![dir.to_path_buf()]);
+    while let Some(path) = open.pop() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                out.insert(path.strip_prefix(dir).unwrap().to_path_buf(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    out
+}
+
+fn records(out: &Path, folder: &str) -> Vec<RowRecord> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(out.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.iter().flat_map(|path| read_lines::<RowRecord>(path).unwrap()).collect()
+}
+
+#[test]
+fn every_row_has_a_verdict_and_counts_add_up() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let config = config(dir.path(), "set");
+    let set = curate(&config, 2).unwrap();
+    assert_eq!(set.mismatches(), Vec::<String>::new());
+    assert_eq!(set.rows, 506);
+    let verdicts = records(&config.out, "verdicts");
+    assert_eq!(verdicts.iter().map(|record| record.row).collect::<Vec<_>>(), (0..506).collect::<Vec<_>>());
+    let by = |verdict: &str| verdicts.iter().filter(|record| record.verdict == verdict).count() as u64;
+    for (part, rows) in &set.parts {
+        assert_eq!(by(part), *rows, "{part}");
+    }
+    assert_eq!(by("dropped"), set.dropped);
+    // Three broken lines, ten repeated chats; the contradicting pair is noted and stays.
+    assert_eq!(set.stages[0].rules["truncated-json"].drop, 3);
+    assert_eq!((set.duplicates.exact, set.duplicates.conflicts), (10, 1));
+    let dropped = records(&config.out, "dropped");
+    assert_eq!(dropped.len() as u64, set.dropped);
+    assert!(dropped.iter().all(|record| record.content.is_some() && !record.findings.is_empty()));
+    let repeated = dropped.iter().find(|record| record.stage.as_deref() == Some("dedup")).unwrap();
+    assert!(repeated.findings[0].note.contains("zh.jsonl:29"), "{:?}", repeated.findings);
+    assert!(!config.out.join("work").exists());
+    // Sizes of the parts: shares of the rows left, groups never divided.
+    let left = set.rows - set.dropped;
+    assert!(set.parts["eval"] <= (left as f64 * 0.1).round() as u64 && set.parts["eval"] > left / 20);
+}
+
+#[test]
+fn the_set_reads_back_as_what_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let config = config(dir.path(), "set");
+    let set = curate(&config, 1).unwrap();
+    let options = ReadOptions { keep: vec!["provenance".into(), "origin".into()], ..ReadOptions::default() };
+    let back = loar_data::read(&[config.out.join("train")], &options).unwrap();
+    assert_eq!(back.examples.len() as u64, set.parts["train"]);
+    let raw = loar_data::read(&[dir.path().join("raw")], &config.source[0].read).unwrap();
+    for example in &back.examples {
+        let at = example.kept["provenance"]["at"].as_str().unwrap();
+        let original = raw.examples.iter().find(|original| original.id == at).unwrap();
+        assert_eq!(example.body, original.body, "{at}");
+        assert_eq!(example.kept.get("origin"), original.kept.get("origin"));
+        assert_eq!(example.kept["provenance"]["licence"], "MIT");
+    }
+}
+
+#[test]
+fn threads_and_stops_change_no_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let plain = config(dir.path(), "one");
+    // The smallest shards there are, 4 KiB: some thirty.
+    let shards = |mut config: CurateConfig| {
+        config.shard_mib = 0;
+        config
+    };
+    let plain = shards(plain);
+    let set = curate_small(&plain, 1, usize::MAX).unwrap();
+    let expected = contents(&plain.out);
+    let many = shards(config(dir.path(), "many"));
+    assert_eq!(curate_small(&many, 4, usize::MAX).unwrap().id, set.id);
+    let strip = |files: BTreeMap<PathBuf, Vec<u8>>| -> BTreeMap<PathBuf, Vec<u8>> {
+        files.into_iter().filter(|(path, _)| path != Path::new("dataset.json")).collect()
+    };
+    assert_eq!(strip(contents(&many.out)), strip(expected.clone()));
+    for after in [0, 1, 5, 20, 40, 60, 70] {
+        let stopped = shards(config(dir.path(), &format!("stopped{after}")));
+        let mut tries = 0;
+        let last = loop {
+            tries += 1;
+            match curate_small(&stopped, 2, if tries == 1 { after } else { usize::MAX }) {
+                Err(CurateError::Stopped { .. }) => {}
+                other => break other.unwrap(),
+            }
+        };
+        assert_eq!(last.id, set.id, "stopped after {after}");
+        assert_eq!(strip(contents(&stopped.out)), strip(expected.clone()), "stopped after {after}");
+    }
+}
+
+/// Stopped after so many pieces of work.
+fn curate_small(config: &CurateConfig, threads: usize, after: usize) -> Result<Dataset, CurateError> {
+    let (stop, pieces) = (AtomicBool::new(after == 0), AtomicUsize::new(0));
+    let progress = |_| {
+        if pieces.fetch_add(1, Ordering::Relaxed) + 1 >= after {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    run(config, Path::new("data.toml"), &Control { threads, stop: &stop, progress: &progress })
+}
+
+#[test]
+fn a_foreign_work_folder_and_a_finished_set_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let first = config(dir.path(), "set");
+    assert!(matches!(curate_small(&first, 1, 0), Err(CurateError::Stopped { .. })));
+    let mut other = first.clone();
+    other.seed = 4;
+    let error = curate(&other, 1).unwrap_err().to_string();
+    assert!(error.contains("the config differs"), "{error}");
+    curate(&first, 1).unwrap();
+    assert!(matches!(curate(&first, 1), Err(CurateError::Finished(_))));
+}
+
+#[test]
+fn a_torn_archive_names_the_file_and_keeps_the_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let path = dir.path().join("raw/en.jsonl.gz");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 40]).unwrap();
+    let config = config(dir.path(), "set");
+    let error = curate(&config, 2).unwrap_err().to_string();
+    assert!(error.contains("en.jsonl.gz") && error.contains("compressed stream is damaged"), "{error}");
+}
+
+#[test]
+fn weights_repeat_and_thin_the_training_part_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let mut config = config(dir.path(), "set");
+    config.source[0].weight = 2.25;
+    let set = curate(&config, 2).unwrap();
+    let (train, written) = (set.parts["train"], set.sources[0].written["train"]);
+    assert_eq!(set.sources[0].written["eval"], set.parts["eval"]);
+    let extra = written - 2 * train;
+    let (expected, deviation) = (train as f64 * 0.25, (train as f64 * 0.25 * 0.75).sqrt());
+    assert!((extra as f64 - expected).abs() < 4.0 * deviation, "{extra} of {expected}");
+}
+
+#[test]
+fn every_fault_of_the_config_is_told_with_its_line() {
+    let text = "seed = \"x\"\n[[source]]\nname = \"a\"\npaths = []\n[[source]]\nname = \"a\"\npaths = [\"b\"]\nweight = 0\n\
+                [dedup]\nsimilarity = 2.0\nfoo = 1\n[splits]\neval = 0.1\n";
+    let faults = CurateConfig::parse(text, Path::new("d/data.toml")).unwrap_err().to_string();
+    for told in [
+        "d/data.toml:1: `seed`",
+        "`out`: missing",
+        "`source.a.paths`",
+        "stands twice",
+        "`source.a.weight`",
+        "data.toml:11: `dedup`",
+        "did you mean `split`",
+    ] {
+        assert!(faults.contains(told), "`{told}` is not in\n{faults}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Third pass: every shard writes its rows by part and form, what was dropped, and the verdict and
+//! evidence of every row read. Files stand in the order of the input, whoever wrote them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use loar_artifact::{ContentId, write_atomic};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::global::{Decided, LINE};
+use super::map::Mapped;
+use super::record::{RowRecord, StoredFinding, read_lines, write_lines};
+use super::{Control, CurateError, Plan, Progress};
+use crate::batch::Row;
+use crate::dataset::OutputFile;
+use crate::dedup::Conflicts;
+use crate::dedup::shingle::mix;
+use crate::operator::{Action, Finding};
+use crate::shard::{ShardError, read_rows};
+use crate::split::Part;
+use crate::stats::Stats;
+use crate::training_row::{Form, object};
+
+/// What a shard wrote.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Written {
+    pub files: Vec<OutputFile>,
+    /// Rows by part, before weights.
+    pub parts: BTreeMap<String, u64>,
+    /// Rows by part, repetitions by weight included.
+    pub written: BTreeMap<String, u64>,
+    pub stats: Stats,
+}
+
+pub(crate) fn run(
+    plan: &Plan<'_>,
+    mapped: &Mapped,
+    decided: &Decided,
+    control: &Control<'_>,
+) -> Result<Vec<Written>, CurateError> {
+    let shards = mapped.shards.len();
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let results: Mutex<Vec<(usize, Result<Written, CurateError>)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..control.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let shard = next.fetch_add(1, Ordering::Relaxed);
+                    if shard >= shards || control.stopped() {
+                        return;
+                    }
+                    let result = finished(plan, shard).map_or_else(|| work(plan, mapped, decided, shard), Ok);
+                    let failed = result.is_err();
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((shard, result));
+                    if failed {
+                        next.store(shards, Ordering::Relaxed);
+                    }
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    (control.progress)(Progress::Write { done, of: shards });
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(shard, _)| *shard);
+    let written: Vec<Written> = results.into_iter().map(|(_, result)| result).collect::<Result<_, _>>()?;
+    if written.len() < shards {
+        return Err(CurateError::Stopped { finished: shards });
+    }
+    Ok(written)
+}
+
+/// What a shard wrote before the run was stopped.
+fn finished(plan: &Plan<'_>, shard: usize) -> Option<Written> {
+    let bytes = std::fs::read(plan.work_file(shard, "written.json")).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Lines that go to one file.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    rows: u64,
+}
+
+fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Result<Written, CurateError> {
+    let (start, end) = (decided.starts[shard], decided.starts[shard + 1]);
+    let input = &plan.inputs[mapped.shards[shard].input];
+    let source = &plan.config.source[input.source];
+    let mut records: Vec<RowRecord> = read_lines(&plan.work_file(shard, "records.jsonl.zst"))?;
+    let first_row = mapped.shards[shard].first_row;
+    let passed: Vec<usize> = (0..records.len()).filter(|at| records[*at].verdict == "kept").collect();
+    evidence(plan, mapped, decided, shard, |row, finding, drops| {
+        let record = &mut records[passed[(row - start) as usize]];
+        if drops {
+            record.verdict = "dropped".into();
+            record.stage = Some(finding.stage.clone());
+        }
+        record.findings.push(finding);
+    })?;
+
+    let mut out: BTreeMap<(Part, Form), Lines> = BTreeMap::new();
+    let mut written = Written::default();
+    let mut row_number = start;
+    for batch in read_rows(&plan.work_file(shard, "arrow"))? {
+        let mut told = Vec::with_capacity(batch.len());
+        for row in batch.rows() {
+            let part = decided.parts[row_number as usize];
+            let record = &mut records[(row.number() - first_row) as usize];
+            let mut times = 0;
+            if decided.dropped[row_number as usize] {
+                record.content = Some(Value::Object(object(&row).1));
+            } else {
+                record.verdict = part.name().into();
+                times = if part == Part::Train { repetitions(&row, source.weight, plan.config.seed) } else { 1 };
+                *written.parts.entry(part.name().into()).or_default() += 1;
+                *written.written.entry(part.name().into()).or_default() += times;
+                let (form, mut fields) = object(&row);
+                fields.insert("provenance".into(), provenance(record, source.licence.as_deref()));
+                let lines = out.entry((part, form)).or_default();
+                lines.rows += times;
+                let mut line = serde_json::to_vec(&fields).unwrap_or_default();
+                line.push(b'\n');
+                (0..times).for_each(|_| lines.bytes.extend_from_slice(&line));
+            }
+            told.push((part, times));
+            row_number += 1;
+        }
+        written.stats.count(&batch, &told);
+    }
+    debug_assert_eq!(row_number, end);
+    let folder = &plan.config.out;
+    for ((part, form), lines) in out {
+        if lines.rows > 0 {
+            let name = format!("{}/{shard:05}-{}.jsonl", part.name(), form.name());
+            write_atomic(&folder.join(&name), &lines.bytes).map_err(ShardError::Write)?;
+            let content_id = ContentId::of_bytes(&lines.bytes);
+            written.files.push(OutputFile {
+                path: name,
+                rows: lines.rows,
+                bytes: lines.bytes.len() as u64,
+                content_id,
+            });
+        }
+    }
+    let dropped: Vec<&RowRecord> = records.iter().filter(|record| record.verdict == "dropped").collect();
+    if !dropped.is_empty() {
+        written.files.push(store(folder, &format!("dropped/{shard:05}.jsonl.zst"), &dropped)?);
+    }
+    records.iter_mut().for_each(|record| record.content = None);
+    let all: Vec<&RowRecord> = records.iter().collect();
+    written.files.push(store(folder, &format!("verdicts/{shard:05}.jsonl.zst"), &all)?);
+    let text = serde_json::to_vec(&written).unwrap_or_default();
+    write_atomic(&plan.work_file(shard, "written.json"), &text).map_err(ShardError::Write)?;
+    Ok(written)
+}
+
+fn store(folder: &Path, name: &str, records: &[&RowRecord]) -> Result<OutputFile, CurateError> {
+    let path = folder.join(name);
+    write_lines(&path, records)?;
+    let read = |source| ShardError::Read { path: path.clone(), source };
+    let bytes = std::fs::metadata(&path).map_err(read)?.len();
+    let content_id = ContentId::of_file(&path)?;
+    Ok(OutputFile { path: name.into(), rows: records.len() as u64, bytes, content_id })
+}
+
+fn provenance(record: &RowRecord, licence: Option<&str>) -> Value {
+    let mut out = json!({ "row": record.row, "at": record.at, "source": record.source });
+    if let (Some(licence), Some(fields)) = (licence, out.as_object_mut()) {
+        fields.insert("licence".into(), licence.into());
+    }
+    out
+}
+
+/// How often a row is written: the weight's whole part, and once more with its fraction as the
+/// chance, drawn by the row's number.
+fn repetitions(row: &Row<'_>, weight: f64, seed: u64) -> u64 {
+    let draw = mix(row.number() ^ mix(seed ^ 0x4d49_5800)) as f64 / u64::MAX as f64;
+    weight.trunc() as u64 + u64::from(draw < weight.fract())
+}
+
+/// Findings of the second pass about a shard's rows: (row, finding, whether it drops).
+fn evidence(
+    plan: &Plan<'_>,
+    mapped: &Mapped,
+    decided: &Decided,
+    shard: usize,
+    mut take: impl FnMut(u32, StoredFinding, bool),
+) -> Result<(), CurateError> {
+    let range = decided.starts[shard]..decided.starts[shard + 1];
+    let mut places = Places { plan, mapped, decided, open: None };
+    let options = &plan.config.dedup;
+    let action = if options.drop { Action::Drop } else { Action::Note };
+    let within = decided.repeats.partition_point(|repeat| repeat.row < range.start);
+    for repeat in decided.repeats[within..].iter().take_while(|repeat| repeat.row < range.end) {
+        let mut note = format!("repeats {}", places.of(repeat.of)?);
+        if repeat.of != repeat.first {
+            note.push_str(&format!("; the first of its cluster is {}", places.of(repeat.first)?));
+        }
+        let finding = Finding::new(0, repeat.rule(), action).measured(repeat.jaccard, options.similarity).note(note);
+        take(repeat.row, StoredFinding::new("dedup", 1, finding), options.drop);
+    }
+    let drop = options.conflicts == Conflicts::Drop;
+    let action = if drop { Action::Drop } else { Action::Note };
+    let within = decided.conflicts.partition_point(|(row, _)| *row < range.start);
+    for (row, of) in decided.conflicts[within..].iter().take_while(|(row, _)| *row < range.end) {
+        let note = format!("asks what {} asks and is answered otherwise", places.of(*of)?);
+        let finding = Finding::new(0, "same-request", action).note(note);
+        take(*row, StoredFinding::new("conflicts", 1, finding), drop);
+    }
+    Ok(())
+}
+
+/// `file:line` of rows that went through the stages.
+struct Places<'a> {
+    plan: &'a Plan<'a>,
+    mapped: &'a Mapped,
+    decided: &'a Decided,
+    /// The key file at hand.
+    open: Option<(usize, File)>,
+}
+
+impl Places<'_> {
+    fn of(&mut self, row: u32) -> Result<String, CurateError> {
+        let shard = self.decided.starts.partition_point(|start| *start <= row) - 1;
+        let path = self.plan.work_file(shard, "keys");
+        let read = |source| ShardError::Read { path: path.clone(), source };
+        let file = match self.open.take() {
+            Some((open, file)) if open == shard => file,
+            _ => File::open(&path).map_err(read)?,
+        };
+        let (_, file) = self.open.insert((shard, file));
+        let kept = self.mapped.shards[shard].kept as usize;
+        let at = LINE * kept + (row - self.decided.starts[shard]) as usize;
+        let mut line = [0; 8];
+        file.seek(SeekFrom::Start(at as u64 * 8)).and_then(|_| file.read_exact(&mut line)).map_err(read)?;
+        let path = &self.plan.inputs[self.mapped.shards[shard].input].path;
+        Ok(format!("{}:{}", path.display(), u64::from_le_bytes(line)))
+    }
+}
