@@ -3,6 +3,7 @@
 //! the rate by the seconds that the threads spent on cores, which says more on a busy machine.
 //!
 //! `gemm_bench [--isa NAME] [--threads N] [--seconds S] [FILTER]`: S seconds a case, cases whose name holds FILTER.
+use loar_kernels::arena::Buf;
 use loar_kernels::gemm::run_grouped_on;
 use loar_kernels::rng::Stream;
 use loar_kernels::{
@@ -16,8 +17,11 @@ fn random(n: usize, purpose: u32) -> Vec<f32> {
     v
 }
 
-fn bf16(v: &[f32]) -> Vec<u16> {
-    v.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect()
+/// In memory as models keep it: on cache lines.
+fn bf16(v: &[f32]) -> Buf<u16> {
+    let mut out = Buf::zeros(v.len());
+    out.iter_mut().zip(v).for_each(|(o, x)| *o = half::bf16::from_f32(*x).to_bits());
+    out
 }
 
 /// Seconds on a core, all threads of this process together; `None` where the system does not say.
@@ -131,7 +135,7 @@ fn dense(b: &Bench) {
         let (x, w) = (random(m * k, 0), random(n * k, 1));
         let (x16, w16) = (bf16(&x), bf16(&w));
         let flop = 2.0 * (m * n * k) as f64;
-        let (mut c, mut c16) = (vec![0f32; m * n], vec![0u16; m * n]);
+        let (mut c, mut c16) = (vec![0f32; m * n], Buf::zeros(m * n));
         for (name, right) in [("x W'", true), ("dY W", false)] {
             let stride = if right { k } else { n };
             let wide = Matrix { values: Values::F32(&w), stride, transposed: right };
@@ -203,7 +207,7 @@ fn adapters(b: &Bench) {
         let flop = 2.0 * (m * width * k) as f64;
         b.case(&format!("lora {m} x {width} x {k} u = x A'"), flop, m * k * 2, peak, || b.run(&p, Output::F32(&mut c)));
     }
-    let mut c = vec![0u16; m * n];
+    let mut c = Buf::zeros(m * n);
     let terms = [
         Term { k, a: Left::Matrix(Matrix::bf16(&x, k)), b: Matrix::bf16(&w, k).t() },
         Term { k: r, a: Left::Matrix(Matrix::f32(&u, r)), b: Matrix::f32(&up, r).t() },

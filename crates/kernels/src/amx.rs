@@ -105,48 +105,95 @@ pub(crate) const TILE: usize = 1024;
 /// Bytes of one step of a panel: the tiles of 32 lines side by side.
 pub(crate) const STEP: usize = 2 * TILE;
 
+/// Where 32 lines of the left factor lie, in bytes: 16 rows of a tile, the second tile's 16, and the next step's. Stored
+/// rows of bf16 are such lines as they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines {
+    /// The first row of the first step.
+    pub at: *const u8,
+    pub row: usize,
+    pub half: usize,
+    pub step: usize,
+}
+
+impl Lines {
+    /// Packed: a step's two tiles, then the next step's.
+    pub(crate) fn packed(at: *const u8) -> Lines {
+        Lines { at, row: 64, half: TILE, step: STEP }
+    }
+
+    /// Rows of bf16, `stride` bytes apart.
+    pub(crate) fn stored(at: *const u8, stride: usize) -> Lines {
+        Lines { at, row: stride, half: 16 * stride, step: 64 }
+    }
+
+    /// One of eight parts that [`multiply_2x2`] fetches while it takes `steps` steps: four of the 32 rows where they
+    /// are stored, an eighth of the steps where they are packed.
+    fn eighth(self, part: usize, steps: usize) -> Fetch {
+        match self.row {
+            64 => Fetch { at: self.at.wrapping_add(part * steps * STEP / 8), row: 64, step: STEP / 8 },
+            row => Fetch { at: self.at.wrapping_add(part * 4 * row), row, step: 64 },
+        }
+    }
+}
+
+/// Four cache lines `row` bytes apart in each step.
+struct Fetch {
+    at: *const u8,
+    row: usize,
+    step: usize,
+}
+
 /// tmm0..tmm3 += [a0; a1] · [b0, b1] over `steps` steps of 32 elements of k: tmm0 = a0·b0, tmm1 = a0·b1, tmm2 = a1·b0,
-/// tmm3 = a1·b1. Both operands are panels: a step's two tiles, then the next step's. B comes with the hint not to stay in
-/// L1, where A is used again. Meanwhile `steps` times 256 bytes are fetched: from `soon` on into L1, from `later` on
-/// into L2.
+/// tmm3 = a1·b1. B is a panel: a step's two tiles, then the next step's; it comes with the hint not to stay in L1, where
+/// A is used again. Meanwhile `steps` times 256 bytes from `soon` on are fetched into L1, and one of eight parts of
+/// `later` (the left factor that comes next) into L2.
 /// # Safety
-/// Tiles are configured ([`Config::FULL`]), and `steps` steps of both panels are readable. `soon` and `later` may be any
-/// address.
+/// Tiles are configured ([`Config::FULL`]), and `steps` steps of both factors are readable. `soon` and `later` may lie
+/// anywhere.
 #[inline(always)]
-pub(crate) unsafe fn multiply_2x2(a: *const u8, b: *const u8, steps: usize, soon: *const u8, later: *const u8) {
+pub(crate) unsafe fn multiply_2x2(a: Lines, b: *const u8, steps: usize, soon: *const u8, later: Lines, part: usize) {
     if steps == 0 {
         return;
     }
+    let later = later.eighth(part, steps);
     // SAFETY: reads the tiles the caller vouches for; tile registers belong to this routine; a prefetch never faults.
     unsafe {
         asm!(
             "2:",
-            "tileloadd tmm4, [{a} + {s}*1]",
+            "tileloadd tmm4, [{a} + {row}*1]",
             "tileloaddt1 tmm6, [{b} + {s}*1]",
             "prefetcht1 [{later}]",
-            "prefetcht1 [{later} + 64]",
+            "prefetcht1 [{later} + {apart}]",
             "prefetcht0 [{soon}]",
             "prefetcht0 [{soon} + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloaddt1 tmm7, [{b} + {s}*1 + 1024]",
-            "prefetcht1 [{later} + 128]",
-            "prefetcht1 [{later} + 192]",
+            "prefetcht1 [{later} + 2*{apart}]",
+            "prefetcht1 [{later} + {apart3}]",
             "prefetcht0 [{soon} + 128]",
             "prefetcht0 [{soon} + 192]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {s}*1 + 1024]",
+            "tileloadd tmm5, [{a2} + {row}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
-            "add {a}, 2048",
+            "add {a}, {step}",
+            "add {a2}, {step}",
             "add {b}, 2048",
-            "add {later}, 256",
+            "add {later}, {later_step}",
             "add {soon}, 256",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "dec {n}",
             "jnz 2b",
-            a = inout(reg) a => _,
+            a = inout(reg) a.at => _,
+            a2 = inout(reg) a.at.wrapping_add(a.half) => _,
+            row = in(reg) a.row,
+            step = in(reg) a.step,
             b = inout(reg) b => _,
             soon = inout(reg) soon => _,
-            later = inout(reg) later => _,
+            later = inout(reg) later.at => _,
+            apart = in(reg) later.row,
+            apart3 = in(reg) 3 * later.row,
+            later_step = in(reg) later.step,
             s = in(reg) 64usize,
             n = inout(reg) steps => _,
             options(nostack, readonly)
@@ -227,7 +274,8 @@ mod tests {
         unsafe {
             configure(&Config::FULL);
             load(c.as_ptr());
-            multiply_2x2(a.as_ptr().cast(), b.as_ptr().cast(), K / 32, c.as_ptr().cast(), a.as_ptr().cast());
+            let lines = Lines::packed(a.as_ptr().cast());
+            multiply_2x2(lines, b.as_ptr().cast(), K / 32, c.as_ptr().cast(), lines, 0);
             store(c.as_mut_ptr());
             zero();
             release();

@@ -117,7 +117,7 @@ unsafe fn pairs(steps: usize) -> f64 {
 /// The machine has AMX.
 #[cfg(target_arch = "x86_64")]
 unsafe fn tiles(steps: usize) -> f64 {
-    use crate::amx::{Config, STEP, configure, multiply_2x2, release, store, zero};
+    use crate::amx::{Config, Lines, STEP, configure, multiply_2x2, release, store, zero};
     const DEPTH: usize = 8;
     // Tile rows that cross cache lines would halve the rate. Zeros are as fast as anything.
     let operands = vec![0u8; 2 * DEPTH * STEP + 64];
@@ -130,7 +130,7 @@ unsafe fn tiles(steps: usize) -> f64 {
         configure(&Config::FULL);
         zero();
         for _ in 0..steps {
-            multiply_2x2(a, b, DEPTH, a, a);
+            multiply_2x2(Lines::packed(a), b, DEPTH, a, Lines::packed(a), 0);
         }
         store(c.as_mut_ptr());
         release();

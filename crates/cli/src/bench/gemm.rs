@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use loar_kernels::arena::Buf;
 use loar_kernels::rng::Stream;
 use loar_kernels::{Left, Matrix, Output, Pool, Precision, Product, Term, machine};
 use serde_json::json;
@@ -25,8 +26,9 @@ fn random(n: usize, seed: u64) -> Vec<f32> {
     values
 }
 
-fn bf16(pool: &Pool, values: &[f32]) -> Vec<u16> {
-    let mut out = vec![0u16; values.len()];
+/// In memory as a training step keeps it.
+fn bf16(pool: &Pool, values: &[f32]) -> Buf<u16> {
+    let mut out = Buf::zeros(values.len());
     loar_kernels::elementwise::narrow_into(pool, values, &mut out);
     out
 }

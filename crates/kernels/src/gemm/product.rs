@@ -35,6 +35,19 @@ impl Packed {
         Packed::left_on(Isa::best(), pool, precision, m, k, a)
     }
 
+    /// [`Packed::left`], or nothing where products read the operand where it lies as fast.
+    ///
+    /// # Panics
+    /// As [`Packed::left`].
+    pub fn left_unless_in_place(pool: &Pool, precision: Precision, m: usize, k: usize, a: Matrix) -> Option<Packed> {
+        check("a", &a, m, k);
+        #[cfg(target_arch = "x86_64")]
+        if on_tiles(Isa::best(), precision) && tiled::in_place(&Operand::left(&a, m, k)) {
+            return None;
+        }
+        Some(Packed::left(pool, precision, m, k, a))
+    }
+
     /// [`Packed::left`] for a chosen instruction set; products must then run on the same.
     pub fn left_on(isa: Isa, pool: &Pool, precision: Precision, m: usize, k: usize, a: Matrix) -> Packed {
         check("a", &a, m, k);

@@ -1,5 +1,6 @@
 //! Products of several terms, every operand kind, epilogues, packed operands and groups, against f64 and bit for bit.
 use super::*;
+use crate::arena::Buf;
 use crate::rng::Stream;
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
@@ -216,6 +217,44 @@ fn terms_epilogues_and_packed_operands() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Rows of bf16 on cache lines, which tiles read where they lie, give the bits of the same rows elsewhere in memory, in
+/// wide and narrow products, beside terms that must be packed, as right operands of few rows, and at strides that fall
+/// on the same sets of the cache.
+#[test]
+fn rows_read_in_place_are_the_rows_packed() {
+    let pool = Pool::new(2);
+    for (m, n, k, stride) in [(70, 300, 96, 96), (64, 40, 1568, 1568), (31, 300, 64, 96), (75, 300, 1024, 1024)] {
+        let aligned = |lines: usize, seed: u64| {
+            let mut v = Buf::<u16>::zeros((lines * stride).max(1 << 15));
+            v.iter_mut()
+                .zip(random(lines * stride, seed, 30))
+                .for_each(|(o, x)| *o = half::bf16::from_f32(x).to_bits());
+            assert!(v.as_ptr().addr().is_multiple_of(64));
+            v
+        };
+        let (a, b, u, w) = (aligned(m, 1), aligned(n, 2), random(m * 7, 3, 31), random(7 * n, 4, 32));
+        // One element further on: no line starts where a cache line does.
+        let apart = |v: &[u16]| [&[0], v].concat();
+        let (a_apart, b_apart) = (apart(&a), apart(&b));
+        let extra = Term { k: 7, a: Left::Matrix(Matrix::f32(&u, 7)), b: Matrix::f32(&w, n) };
+        for isa in Isa::available() {
+            let run = |a: &[u16], b: &[u16]| {
+                let long = Term { k, a: Left::Matrix(Matrix::bf16(a, stride)), b: Matrix::bf16(b, stride).t() };
+                let mut results = vec![];
+                for terms in [vec![long], vec![long, extra]] {
+                    let p = Product { m, n, terms: &terms, ..EMPTY };
+                    results.push(against_f64(&p, isa, &pool, &format!("{m}x{n}x{k} in place")));
+                }
+                results
+            };
+            assert!(run(&a, &b) == run(&a_apart[1..], &b_apart[1..]), "{isa}: {m}x{n}x{k}");
+            let packs = Packed::left_unless_in_place(&pool, Precision::Bf16, m, k, Matrix::bf16(&a, stride)).is_some();
+            let tiles = Isa::best().level() == crate::isa::Level::Amx;
+            assert!(packs == (!tiles || stride == 1024), "stride {stride}");
         }
     }
 }

@@ -238,13 +238,14 @@ pub(crate) fn backward(
             *dy = dz.into();
         }
     }
-    // Each dy meets W (for dx) and B (for du): packed once.
+    // Each dy meets W (for dx) and B (for du): packed once, if at all.
     let packed: Vec<Option<Packed>> = lins
         .iter()
         .zip(&dys)
         .map(|(lin, dy)| {
             let twice = want_dx && lin.lora.is_some();
-            twice.then(|| Packed::left(&ctx.pool, ctx.precision, t, lin.out_features, dy.matrix()))
+            let pack = || Packed::left_unless_in_place(&ctx.pool, ctx.precision, t, lin.out_features, dy.matrix());
+            twice.then(pack).flatten()
         })
         .collect();
     let left = |i: usize| packed[i].as_ref().map_or(Left::Matrix(dys[i].matrix()), Left::Packed);
@@ -329,7 +330,8 @@ pub(crate) fn forward_many(
 ) -> (Vec<Activation>, Vec<Saved>) {
     let t = x.rows();
     let products = lins.iter().map(|(l, _)| 1 + usize::from(l.lora.is_some())).sum::<usize>();
-    let packed = (products > 1).then(|| Packed::left(&ctx.pool, ctx.precision, t, x.cols(), x.matrix()));
+    let pack = || Packed::left_unless_in_place(&ctx.pool, ctx.precision, t, x.cols(), x.matrix());
+    let packed = (products > 1).then(pack).flatten();
     let input = Input { rows: t, matrix: x.matrix(), packed: packed.as_ref() };
     lins.iter()
         .map(|(lin, store)| {
