@@ -10,6 +10,8 @@ use crate::simd::{Element, Scalar, Simd};
 pub(super) struct Tile<'a> {
     pub words: usize,
     pub a: *const u32,
+    /// Where A is read in place, row-major f32: words between its rows. Unused with a panel.
+    pub a_stride: usize,
     pub b: *const u32,
     pub rows: usize,
     pub columns: usize,
@@ -23,7 +25,7 @@ pub(super) struct Tile<'a> {
 }
 
 /// # Safety
-/// The panels hold `words` steps; the sums, if used, are valid for `rows` x `columns`; C, bias and residual are those of
+/// The panels (or `rows` rows of A in place) hold `words` steps; the sums, if used, are valid for `rows` x `columns`; C, bias and residual are those of
 /// a checked product with the tile inside; `rows` and `columns` fit the kernel, and the machine has its instructions.
 pub(super) type Kernel = unsafe fn(&Tile<'_>);
 
@@ -64,26 +66,78 @@ pub(super) fn geometry(level: Level, n: usize) -> Geometry {
     Geometry { mr, nr: vectors * lanes }
 }
 
+/// Asks for the cache line of an address, which need not be valid.
 #[inline(always)]
-unsafe fn f32_tile<S: Simd, const MR: usize, const R: usize, const NV: usize>(s: S, t: &Tile) {
+pub(super) fn prefetch<const L2: bool>(p: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64, and a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::*;
+        if L2 { _mm_prefetch::<_MM_HINT_T1>(p.cast()) } else { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// The sums are wanted when the multiplications are done, a thousand cycles or two later: time enough to bring them.
+#[inline(always)]
+fn fetch_sums(t: &Tile) {
+    for i in 0..t.rows {
+        let row = t.sums.wrapping_add(i * t.sums_stride);
+        (0..t.columns).step_by(16).for_each(|j| prefetch::<false>(row.wrapping_add(j).cast()));
+        prefetch::<false>(row.wrapping_add(t.columns - 1).cast());
+    }
+}
+
+/// Steps of k between two turns of the loop: as many as the compiler unrolls for so many sums.
+const fn unrolled(sums: usize) -> usize {
+    if sums <= 12 { 8 } else { 1 }
+}
+/// Addresses of A: one for three rows, which is what an instruction reaches from one register with 0, 1 and 2 strides.
+const BASES: usize = MR_512.div_ceil(3);
+
+#[inline(always)]
+unsafe fn f32_tile<S: Simd, const MR: usize, const R: usize, const NV: usize, const IN_PLACE: bool>(s: S, t: &Tile) {
+    fetch_sums(t);
     let mut acc = [[s.splat(0.0); NV]; R];
-    let (mut a, mut b) = (t.a.cast::<f32>(), t.b.cast::<f32>());
-    for _ in 0..t.words {
-        let mut bv = [s.splat(0.0); NV];
-        // SAFETY: the panels hold `words` steps of MR and NV·LANES floats.
-        unsafe {
-            for (v, x) in bv.iter_mut().enumerate() {
-                *x = s.load(b.add(v * S::LANES));
-            }
-            for (i, row) in acc.iter_mut().enumerate() {
-                let av = s.splat(*a.add(i));
-                for v in 0..NV {
-                    row[v] = s.fma(av, bv[v], row[v]);
+    let first = t.a.cast::<f32>();
+    let mut a: [_; BASES] = std::array::from_fn(|g| first.wrapping_add(3 * g * t.a_stride));
+    let mut b = t.b.cast::<f32>();
+    // A macro and plain loops over indices: so the compiler unrolls all of it and keeps the sums in registers.
+    macro_rules! steps {
+        ($count:expr) => {
+            // SAFETY: the panels (or rows) hold `words` steps, which is what the caller vouches for.
+            unsafe {
+                for u in 0..$count {
+                    let mut bv = [s.splat(0.0); NV];
+                    for v in 0..NV {
+                        bv[v] = s.load(b.add((u * NV + v) * S::LANES));
+                    }
+                    for g in 0..BASES {
+                        for r in 0..3 {
+                            let i = 3 * g + r;
+                            if i < R {
+                                let at = if IN_PLACE { a[g].add(r * t.a_stride + u) } else { a[0].add(u * MR + i) };
+                                let av = s.splat(*at);
+                                for v in 0..NV {
+                                    acc[i][v] = s.fma(av, bv[v], acc[i][v]);
+                                }
+                            }
+                        }
+                    }
                 }
+                for g in 0..BASES {
+                    a[g] = a[g].wrapping_add($count * if IN_PLACE { 1 } else { MR });
+                }
+                b = b.add($count * NV * S::LANES);
             }
-            a = a.add(MR);
-            b = b.add(NV * S::LANES);
-        }
+        };
+    }
+    for _ in 0..t.words / unrolled(R * NV) {
+        steps!(unrolled(R * NV));
+    }
+    for _ in 0..t.words % unrolled(R * NV) {
+        steps!(1);
     }
     // SAFETY: passed on.
     unsafe { write(s, t, &acc) }
@@ -137,29 +191,30 @@ unsafe fn write<S: Simd, const R: usize, const NV: usize>(s: S, t: &Tile, acc: &
     }
 }
 
-unsafe fn scalar<const R: usize, const NV: usize>(t: &Tile) {
+unsafe fn scalar<const R: usize, const NV: usize, const IN_PLACE: bool>(t: &Tile) {
     // SAFETY: passed on.
-    unsafe { f32_tile::<Scalar, MR_SCALAR, R, NV>(Scalar, t) }
+    unsafe { f32_tile::<Scalar, MR_SCALAR, R, NV, IN_PLACE>(Scalar, t) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const R: usize, const NV: usize>(t: &Tile) {
+unsafe fn avx2<const R: usize, const NV: usize, const IN_PLACE: bool>(t: &Tile) {
     // SAFETY: passed on; the features are those of this function.
-    unsafe { f32_tile::<Avx2, MR_256, R, NV>(Avx2::new(), t) }
+    unsafe { f32_tile::<Avx2, MR_256, R, NV, IN_PLACE>(Avx2::new(), t) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-unsafe fn avx512<const R: usize, const NV: usize>(t: &Tile) {
+unsafe fn avx512<const R: usize, const NV: usize, const IN_PLACE: bool>(t: &Tile) {
     // SAFETY: passed on; the features are those of this function.
-    unsafe { f32_tile::<Avx512, MR_512, R, NV>(Avx512::new(), t) }
+    unsafe { f32_tile::<Avx512, MR_512, R, NV, IN_PLACE>(Avx512::new(), t) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn bf16<const R: usize, const NV: usize>(t: &Tile) {
+unsafe fn bf16<const R: usize, const NV: usize, const IN_PLACE: bool>(t: &Tile) {
     use std::arch::x86_64::*;
+    fetch_sums(t);
     let mut acc = [[_mm512_setzero_ps(); NV]; R];
     let (mut a, mut b) = (t.a.cast::<i32>(), t.b);
     for _ in 0..t.words {
@@ -183,16 +238,30 @@ unsafe fn bf16<const R: usize, const NV: usize>(t: &Tile) {
     unsafe { write(Avx512::new(), t, &acc) }
 }
 
-/// The kernel for a tile of `rows` rows; it may compute (never store) a few more.
-pub(super) fn kernel(level: Level, format: Format, nr: usize, rows: usize) -> Kernel {
+/// The largest height of a kernel that is at most `rows`: kernels that read A in place must not see a row more.
+pub(super) fn height(level: Level, rows: usize) -> usize {
+    let all: &[usize] = match level {
+        Level::Scalar => &[1, 2, 4],
+        Level::Avx2 => &[1, 2, 4, 6],
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => &[1, 2, 3, 4, 6, 8, 10, 12, 14],
+    };
+    all.iter().copied().filter(|h| *h <= rows).max().unwrap_or(1)
+}
+
+/// The kernel for a tile of `rows` rows. With a panel it may compute (never store) a few more; `in_place` it wants a
+/// [`height`].
+pub(super) fn kernel(level: Level, format: Format, nr: usize, rows: usize, in_place: bool) -> Kernel {
     macro_rules! pick {
         ($f:ident, $lanes:expr, [$($r:literal),*]) => {
-            match nr / $lanes {
-                1 => { $(if rows <= $r { return $f::<$r, 1>; })* }
-                _ => { $(if rows <= $r { return $f::<$r, 2>; })* }
+            match (nr / $lanes, in_place) {
+                (1, false) => { $(if rows <= $r { return $f::<$r, 1, false>; })* }
+                (1, true) => { $(if rows == $r { return $f::<$r, 1, true>; })* }
+                (_, false) => { $(if rows <= $r { return $f::<$r, 2, false>; })* }
+                (_, true) => { $(if rows == $r { return $f::<$r, 2, true>; })* }
             }
         };
     }
+    assert!(!in_place || format == Format::F32, "only f32 is read in place");
     match (level, format) {
         #[cfg(target_arch = "x86_64")]
         (_, Format::Pairs) => pick!(bf16, 16, [1, 2, 3, 4, 6, 8, 10, 12, 14]),
@@ -202,5 +271,5 @@ pub(super) fn kernel(level: Level, format: Format, nr: usize, rows: usize) -> Ke
         (Level::Avx2, _) => pick!(avx2, 8, [1, 2, 4, 6]),
         _ => pick!(scalar, 8, [1, 2, 4]),
     }
-    unreachable!("a panel has no {rows} rows")
+    unreachable!("no kernel of {rows} rows")
 }
