@@ -27,9 +27,11 @@ mod table;
 use std::process::ExitCode;
 
 use clap::Parser;
+use loar_kernels::Isa;
 
 use crate::command::Command;
 use crate::console::{Console, Lang};
+use crate::diagnose::Failure;
 
 /// Fine-tune DeepSeek-family checkpoints with LoRA, and know what you trained.
 #[derive(Debug, Parser)]
@@ -38,6 +40,9 @@ struct Cli {
     /// Language of prose
     #[arg(long, global = true, value_enum, default_value_t)]
     lang: Lang,
+    /// Instruction set that kernels use, of those this machine has (`loar selftest` lists them), instead of the fastest
+    #[arg(long, global = true, value_name = "NAME")]
+    isa: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -45,7 +50,8 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut console = Console::new(cli.lang);
-    match cli.command.run(&mut console) {
+    let isa = cli.isa.map_or(Ok(()), |name| Isa::force(&name).map(drop).map_err(Failure::usage));
+    match isa.and_then(|()| cli.command.run(&mut console)) {
         Ok(code) => code,
         Err(failure) => {
             console.remark(failure.render(console.colour_err, true).trim_end());

@@ -80,3 +80,16 @@ fn every_kernel_passes_from_the_shipped_binary() {
     assert_eq!(found["ok"], true);
     assert!(found["results"].as_array().unwrap().len() >= 17);
 }
+
+#[test]
+fn every_command_runs_on_a_chosen_instruction_set() {
+    for set in loar_kernels::Isa::available() {
+        let (stdout, _) = expect(0, ["--isa", set.name(), "selftest", "--json"]);
+        let found: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(found["used"], set.name());
+    }
+    for args in [&["selftest", "--isa", "abacus"][..], &["--isa", "abacus", "generate", "x"]] {
+        let (stdout, stderr) = expect(2, args);
+        assert!(stdout.is_empty() && stderr.contains("abacus") && stderr.contains("scalar"), "{stderr}");
+    }
+}

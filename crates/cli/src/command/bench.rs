@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use loar_kernels::{Isa, Pool, Precision};
+use loar_kernels::{Pool, Precision};
 use loar_model::{BaseDtype, LoadOptions, Model};
 use serde_json::{Map, Value, json};
 
@@ -49,9 +49,6 @@ struct Common {
     /// Threads; 0 for one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Instruction set, of those this machine has (`loar selftest` lists them)
-    #[arg(long)]
-    isa: Option<String>,
     /// Seed of tokens, adapter and draws; the weights are always those of seed 0
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -205,11 +202,7 @@ struct GemmArgs {
 
 /// Runs the command.
 pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
-    let common = args.what.common();
-    if let Some(isa) = &common.isa {
-        Isa::force(isa).map_err(Failure::usage)?;
-    }
-    let json = common.json;
+    let json = args.what.common().json;
     let mut record = args.what.measure(console)?;
     record.set("options", args.what.options());
     let differs = record.get("identical") == Some(&json!(false));
