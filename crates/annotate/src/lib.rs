@@ -8,6 +8,21 @@
 
 pub mod agreement;
 pub mod dawid_skene;
+mod error;
+pub mod export;
+pub mod judge;
 pub mod kappa;
+pub mod log;
 pub mod proportion;
 mod random;
+pub mod report;
+pub mod server;
+pub mod store;
+pub mod task;
+mod task_file;
+pub mod workflow;
+
+pub use error::AnnotateError;
+pub use report::Report;
+pub use store::Store;
+pub use task::Task;
