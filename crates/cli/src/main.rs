@@ -16,6 +16,7 @@ mod console;
 mod demo;
 mod diagnose;
 mod inspection;
+mod local_judge;
 mod merge_base;
 mod model_dir;
 mod modelfile;

@@ -21,7 +21,10 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("train", &["model", "data", "text", "artifact", "tape", "kernels", "formats"]),
     ("decode", &["model", "text", "tape", "kernels", "formats"]),
     ("eval", &["decode", "model", "text", "artifact"]),
-    ("cli", &["artifact", "kernels", "tape", "formats", "text", "data", "model", "train", "decode", "eval"]),
+    (
+        "cli",
+        &["annotate", "artifact", "kernels", "tape", "formats", "text", "data", "model", "train", "decode", "eval"],
+    ),
 ];
 
 /// The only file outside `kernels` with unsafe code: the memory map.

@@ -28,8 +28,8 @@ fn missing_files_exit_with_3() {
 fn help_names_every_command() {
     let (stdout, _) = expect(0, ["--help"]);
     for command in [
-        "train", "plan", "inspect", "tokens", "check", "generate", "chat", "export", "quantize", "config", "demo",
-        "bench", "selftest",
+        "train", "plan", "inspect", "tokens", "check", "generate", "chat", "export", "quantize", "config", "annotate",
+        "demo", "bench", "selftest",
     ] {
         assert!(stdout.contains(&format!("\n  {command} ")), "{command} in\n{stdout}");
     }

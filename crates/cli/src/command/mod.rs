@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::console::Console;
 use crate::diagnose::Failure;
 
+mod annotate;
 mod bench;
 mod chat;
 mod check;
@@ -36,6 +37,7 @@ pub enum Command {
     Quantize(quantize::Args),
     Config(config::Args),
     Eval(eval::Args),
+    Annotate(annotate::Args),
     Demo(demo::Args),
     Bench(bench::Args),
     Selftest(selftest::Args),
@@ -57,6 +59,7 @@ impl Command {
             Self::Quantize(args) => quantize::run(args, console),
             Self::Config(args) => config::run(args, console),
             Self::Eval(args) => eval::run(args, console),
+            Self::Annotate(args) => annotate::run(args, console),
             Self::Demo(args) => demo::run(args, console),
             Self::Bench(args) => bench::run(args, console),
             Self::Selftest(args) => selftest::run(args, console),
