@@ -9,6 +9,8 @@
 use std::cmp::Ordering;
 
 use loar_formats::generation::GenerationConfig;
+use loar_kernels::Pool;
+use loar_kernels::elementwise::cross_entropy;
 use loar_kernels::rng::Stream;
 use serde::{Deserialize, Serialize};
 
@@ -130,8 +132,10 @@ impl Sampler {
     /// minus infinity. An empty row is a bug of the caller and panics.
     pub fn choose(&self, logits: &[f32], position: usize) -> Result<Choice, usize> {
         assert!(!logits.is_empty(), "a row of logits is empty");
-        if let Some(bad) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
-            return Err(bad);
+        let bad = |l: &f32| l.is_nan() || *l == f32::INFINITY;
+        // A search that may not stop early runs over whole vectors.
+        if logits.iter().fold(false, |any, l| any | bad(l)) {
+            return Err(logits.iter().position(bad).unwrap_or(0));
         }
         let best = argmax(logits);
         let max = f64::from(logits[best]);
@@ -144,9 +148,10 @@ impl Sampler {
             let kept = self.candidates(logits, max);
             draw(&kept, self.uniform(position))
         };
-        let partition: f64 = logits.iter().map(|l| (f64::from(*l) - max).exp()).sum();
-        let logprob = (f64::from(logits[id as usize]) - max - partition.ln()) as f32;
-        Ok(Choice { id, logprob })
+        // One row is one task: this thread's.
+        let mut loss = [0f32];
+        cross_entropy(&Pool::new(1), logits, logits.len(), &[id], &mut loss);
+        Ok(Choice { id, logprob: -loss[0] })
     }
 
     /// Uniform in [0, 1) with 53 bits.

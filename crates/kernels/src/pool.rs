@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
-/// Rounds of `spin_loop` before sleeping: 10–40 µs on current machines, several times the gap between two loops of
-/// one layer and far below a scheduler tick.
-const SPINS: usize = 800;
+/// Rounds of `spin_loop` before sleeping: 40–150 µs on current machines. That is more than the gap between two loops of a
+/// layer and than the last task of a loop takes (half a megabyte of weights), and far below a scheduler tick; being woken
+/// costs as much again.
+const SPINS: usize = 4000;
 /// `Shared::gate`: the lowest bit says a loop may be entered, the rest counts the helpers inside (2 each).
 const OPEN: usize = 1;
 const INSIDE: usize = 2;

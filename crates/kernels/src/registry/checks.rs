@@ -30,7 +30,7 @@ pub(super) fn mixed(got: &[f32], want: &[f64]) -> f64 {
 }
 
 /// Elements whose bits differ.
-fn differing(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn differing(a: &[f32], b: &[f32]) -> f64 {
     let differ = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
     (differ + a.len().abs_diff(b.len())) as f64
 }

@@ -1,7 +1,8 @@
 //! Blocks of rows as dot products in vector lanes, written once over [`Widen`] for AVX-512, AVX2 and plain Rust.
 //!
 //! Four rows of W times up to four rows of x: a weight is converted once for all of them, and the independent chains
-//! hide the latency of the multiply-add. A product's chain is fixed: one accumulator of `LANES` partial sums over k,
+//! hide the latency of the multiply-add. The rows of a call are four runs of neighbours, and one of each run is taken at a
+//! time: four long streams. A product's chain is fixed: one accumulator of `LANES` partial sums over k,
 //! chunk by chunk (in a chunk the vectors at j·LANES and 32 + j·LANES in turn, the order in which int4 nibbles come),
 //! then the lanes' sum.
 use super::CHUNK;
@@ -194,7 +195,7 @@ unsafe fn on<F: Format>(isa: Isa, f: F, p: Place, sums: &mut [f32]) {
 unsafe fn rows<S: Widen, F: Format>(s: S, f: F, p: Place, sums: &mut [f32]) {
     // Sixteen accumulators fill AVX-512's registers half; eight leave AVX2 room for operands.
     let widest = if S::LANES == 16 { 4 } else { 2 };
-    for r in (0..p.rows).step_by(TOGETHER) {
+    for r in 0..p.rows.div_ceil(TOGETHER) {
         let mut j = 0;
         while j < p.m {
             let left = (p.m - j).min(widest);
@@ -210,7 +211,7 @@ unsafe fn rows<S: Widen, F: Format>(s: S, f: F, p: Place, sums: &mut [f32]) {
     }
 }
 
-/// Rows r.. of the block (four, or as many as there are) times rows j..j + X of x; returns X.
+/// Row r of each of the block's four runs times rows j..j + X of x; returns X.
 #[inline(always)]
 unsafe fn dots<S: Widen, F: Format, const X: usize>(
     s: S,
@@ -221,8 +222,9 @@ unsafe fn dots<S: Widen, F: Format, const X: usize>(
     sums: &mut [f32],
 ) -> usize {
     let padded = p.k.next_multiple_of(CHUNK);
-    // A block of fewer rows computes its last one again: no second kernel for the ragged end.
-    let row = [0, 1, 2, 3].map(|i| p.first + (r + i).min(p.rows - 1));
+    let run = p.rows.div_ceil(TOGETHER);
+    // A shorter last run computes the last row again: no second kernel for the ragged end.
+    let row = [0, 1, 2, 3].map(|i| p.first + (i * run + r).min(p.rows - 1));
     let mut sum = [[s.splat(0.0); X]; TOGETHER];
     let mut tail = [[0u32; CHUNK]; TOGETHER];
     for chunk in 0..padded / CHUNK {
@@ -264,9 +266,9 @@ unsafe fn dots<S: Widen, F: Format, const X: usize>(
             }
         }
     }
-    for (i, line) in sum.iter().enumerate().take(p.rows.min(r + TOGETHER) - r) {
+    for (i, line) in sum.iter().enumerate().take_while(|(i, _)| i * run + r < p.rows) {
         for (x, v) in line.iter().enumerate() {
-            sums[(r + i) * p.m + j + x] = s.sum(*v);
+            sums[(i * run + r) * p.m + j + x] = s.sum(*v);
         }
     }
     X
