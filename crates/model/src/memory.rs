@@ -63,7 +63,8 @@ impl Model {
             if !accumulated {
                 gradients += l.gradients;
             }
-            let again = if i < recomputed { l.kept } else { 0 };
+            // What the second run keeps; its input is there already.
+            let again = if i < recomputed { l.kept - input } else { 0 };
             let working = (again + l.mlp_working).max((again + l.attention_working).saturating_sub(l.mlp_kept));
             let now = PassBytes { activations: before + t * (working + 4 * d), logits: 0, gradients };
             if now.total() > peak.total() {

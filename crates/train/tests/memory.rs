@@ -62,8 +62,8 @@ fn planned_bytes_of_a_pass_are_the_measured_ones() {
                         human(measured)
                     );
                     println!("{line}");
-                    // With every layer computed again the pass is one layer's, whose halves overlap less than assumed.
-                    let most = if checkpoint == 6 { 1.25 } else { 1.05 };
+                    // With every layer computed again the pass is one layer's; experts in f32 overlap less than assumed.
+                    let most = if checkpoint == 6 && moe && precision == Precision::F32 { 1.2 } else { 1.05 };
                     if !(0.95..most).contains(&ratio) {
                         off.push(line);
                     }
