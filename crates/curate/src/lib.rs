@@ -11,18 +11,21 @@ pub mod dataset;
 pub mod decontaminate;
 pub mod dedup;
 pub mod language;
+pub mod models;
 pub mod normalize;
 pub mod operator;
 pub mod options;
 pub mod pipeline;
+pub mod select;
 pub mod shard;
 pub mod split;
 pub mod stats;
+pub mod taxonomy;
 pub mod terms;
-#[cfg(test)]
 mod testing;
 pub mod training_row;
 
 pub use batch::{Batch, BatchBuilder, Row, Turn};
+pub use models::{Embedder, Scorer};
 pub use operator::{Action, Edit, Field, Finding, Operator, Outcome, Place};
 pub use options::OptionFault;

@@ -3,6 +3,30 @@
 //! where it stands alone). Terms are 64-bit hashes; a text is walked once and nothing is allocated
 //! for a term. Lexical vectors of these terms stand in where no embedding model is given.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Gives the key as it is: keys are hashes already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u64");
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+/// A map whose keys are hashes.
+pub type HashKeyed<V> = HashMap<u64, V, BuildHasherDefault<Identity>>;
+
 /// Multiplier of the mixing step: 2^64 / golden ratio, made odd.
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 

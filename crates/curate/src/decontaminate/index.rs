@@ -1,7 +1,6 @@
 //! The evaluation side: token sequences, n-gram postings, and the scan of one row against them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use loar_text::Body;
@@ -10,26 +9,7 @@ use super::tokens::{Tokens, ngrams};
 use super::{Mode, Options, Side};
 use crate::batch::{BatchBuilder, Row};
 use crate::operator::{Field, Place};
-
-/// Gives the key as it is: keys are hashes already.
-#[derive(Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are u64");
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-}
-
-type Map<V> = HashMap<u64, V, BuildHasherDefault<Identity>>;
+use crate::terms::HashKeyed as Map;
 
 /// Share of CJK characters from which a text is compared by characters.
 const CJK_FROM: f64 = 0.3;
