@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod config;
 pub mod control;
+pub mod curriculum;
 pub mod dataset;
 pub mod decontaminate;
 pub mod dedup;
@@ -22,6 +23,7 @@ pub mod split;
 pub mod stats;
 pub mod taxonomy;
 pub mod terms;
+#[cfg(test)]
 mod testing;
 pub mod training_row;
 
