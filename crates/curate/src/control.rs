@@ -83,7 +83,7 @@ impl Family {
 }
 
 /// Options of the stage `control`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// What becomes of a control token: `escape`, `drop` or `note`. Default `escape`.

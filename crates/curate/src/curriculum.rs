@@ -200,7 +200,8 @@ fn difficulties(rows: &[Features], options: &Options) -> Vec<f64> {
             measures.extend([scored.clone(), scored.clone(), scored]);
         }
         let ranked: Vec<Vec<f64>> = measures.iter().map(|m| ranks(m)).collect();
-        let means: Vec<f64> = (0..members.len()).map(|at| ranked.iter().map(|r| r[at]).sum::<f64>() / ranked.len() as f64).collect();
+        let means: Vec<f64> =
+            (0..members.len()).map(|at| ranked.iter().map(|r| r[at]).sum::<f64>() / ranked.len() as f64).collect();
         // ranked again, so that every group spreads over the whole range
         for (at, rank) in members.iter().zip(ranks(&means)) {
             difficulty[*at] = (rank + options.prior.get(&kind).copied().unwrap_or(0.0)).clamp(0.0, 1.0);
@@ -252,7 +253,8 @@ pub fn schedule(
             Pacing::Competence => 0.0,
         };
         let stream = Stream::new(options.seed, PURPOSE, stage as u32);
-        let mut report = StageReport { stage: stage + 1, rows: 0, replayed: 0, tokens: 0, difficulty: 0.0, coverage: 0.0 };
+        let mut report =
+            StageReport { stage: stage + 1, rows: 0, replayed: 0, tokens: 0, difficulty: 0.0, coverage: 0.0 };
         let mut seen = BTreeSet::new();
         for (at, row) in rows.iter().enumerate() {
             let weight = chance(at);
@@ -278,15 +280,24 @@ pub fn schedule(
     let mean = reports.iter().map(|r| r.tokens as f64).sum::<f64>() / stages as f64;
     let mut failed = Vec::new();
     if options.pacing == Pacing::Replay && stages > 1 && correlation < options.least_correlation {
-        failed.push(format!("Spearman(stage, difficulty) is {correlation:.3}, asked for {}", options.least_correlation));
+        failed
+            .push(format!("Spearman(stage, difficulty) is {correlation:.3}, asked for {}", options.least_correlation));
     }
     for report in &reports {
         let stage = report.stage;
         if report.coverage < options.least_coverage {
-            failed.push(format!("stage {stage} holds {:.0} % of the task types, asked for {:.0} %", 100.0 * report.coverage, 100.0 * options.least_coverage));
+            failed.push(format!(
+                "stage {stage} holds {:.0} % of the task types, asked for {:.0} %",
+                100.0 * report.coverage,
+                100.0 * options.least_coverage
+            ));
         }
         if report.tokens as f64 > options.most_tokens * mean {
-            failed.push(format!("stage {stage} has {:.2} times the mean tokens, at most {}", report.tokens as f64 / mean, options.most_tokens));
+            failed.push(format!(
+                "stage {stage} has {:.2} times the mean tokens, at most {}",
+                report.tokens as f64 / mean,
+                options.most_tokens
+            ));
         }
     }
     let mut measures = vec!["answer length".to_owned(), "steps".to_owned(), "constraints".to_owned()];

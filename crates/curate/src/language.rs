@@ -16,7 +16,7 @@ use crate::operator::{Action, Finding, Operator, Outcome};
 use crate::options::OptionFault;
 
 /// Options of the stage `language`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Languages that are kept, such as `["zh", "en", "mixed", "code"]`. Default empty: all.
@@ -216,7 +216,7 @@ fn decide<'t>(scripts: &Scripts, options: &Options, head: impl FnOnce() -> std::
 
 /// At most `bytes` of a text, cut between characters.
 fn prefix(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
+    &text[..crate::normalize::floor(text, bytes)]
 }
 
 /// Words, and those of them that are function words of English.
@@ -319,6 +319,14 @@ fn two_letters(lang: whatlang::Lang) -> Language {
         Lat => "la",
         other => other.code(),
     }
+}
+
+/// The code of a column `language` as a constant; `und` for one that no stage writes.
+pub(crate) fn known(code: &str) -> Language {
+    const OURS: [&str; 6] = ["zh", "en", "mixed", "code", "ja", "ko"];
+    let ours = OURS.iter().find(|known| **known == code).copied();
+    ours.or_else(|| whatlang::Lang::all().iter().map(|lang| two_letters(*lang)).find(|known| *known == code))
+        .unwrap_or("und")
 }
 
 /// Scripts and language of all texts of a row together.

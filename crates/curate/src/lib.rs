@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod compliance;
 pub mod config;
 pub mod control;
 pub mod curriculum;
@@ -16,7 +17,9 @@ pub mod models;
 pub mod normalize;
 pub mod operator;
 pub mod options;
+pub mod pii;
 pub mod pipeline;
+pub mod rules;
 pub mod select;
 pub mod shard;
 pub mod split;

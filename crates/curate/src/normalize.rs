@@ -65,6 +65,12 @@ pub fn is_invisible(c: char) -> bool {
         | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
+/// The last place between characters at or before a byte.
+pub(crate) fn floor(text: &str, byte: usize) -> usize {
+    let byte = byte.min(text.len());
+    (0..=byte).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
 /// Takes the pieces of a walk.
 trait Sink {
     /// Bytes that stay as they are.
@@ -111,7 +117,7 @@ impl Finder<'_> {
             part.len() == len && piece.as_bytes()[..len].eq_ignore_ascii_case(part.as_bytes())
         };
         let mut ends = std::iter::once(0).chain(ends).filter(fits);
-        let found = if most { ends.last() } else { ends.next() };
+        let found = if most { ends.next_back() } else { ends.next() };
         found.unwrap_or(if most { 0 } else { run.len() })
     }
 }
