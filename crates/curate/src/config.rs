@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::dedup::DedupOptions;
 use crate::options::{OptionFault, line_of};
 use crate::split::SplitOptions;
+use crate::{control, decontaminate, language};
 
 /// Where rows come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,8 +38,12 @@ fn one() -> f64 {
     1.0
 }
 
+/// Keys of the file.
+const SECTIONS: [&str; 9] =
+    ["out", "seed", "shard_mib", "source", "control", "language", "decontaminate", "dedup", "split"];
+
 /// The whole file.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct CurateConfig {
     /// Folder of the curated set.
     pub out: PathBuf,
@@ -48,7 +53,14 @@ pub struct CurateConfig {
     pub shard_mib: usize,
     /// Where rows come from.
     pub source: Vec<SourceOptions>,
-    /// Repeated rows.
+    /// Control tokens in the text of rows; always on.
+    pub control: control::Options,
+    /// Languages; always on.
+    pub language: language::Options,
+    /// Evaluation data to keep out; on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decontaminate: Option<decontaminate::Options>,
+    /// Repeated rows; always on.
     pub dedup: DedupOptions,
     /// Held-out parts.
     pub split: SplitOptions,
@@ -95,6 +107,9 @@ impl CurateConfig {
             seed: 0,
             shard_mib: 16,
             source: Vec::new(),
+            control: control::Options::default(),
+            language: language::Options::default(),
+            decontaminate: None,
             dedup: DedupOptions::default(),
             split: SplitOptions::default(),
         };
@@ -106,12 +121,14 @@ impl CurateConfig {
                 "seed" => reader.plain("seed", value, &mut config.seed),
                 "shard_mib" => reader.plain("shard_mib", value, &mut config.shard_mib),
                 "source" => reader.sources(value, &mut config.source),
+                "control" => reader.plain("control", value, &mut config.control),
+                "language" => reader.plain("language", value, &mut config.language),
+                "decontaminate" => reader.section("decontaminate", value, &mut config.decontaminate),
                 "dedup" => reader.plain("dedup", value, &mut config.dedup),
                 "split" => reader.plain("split", value, &mut config.split),
                 other => {
-                    let known = ["out", "seed", "shard_mib", "source", "dedup", "split"];
-                    let near = crate::options::nearest(other, known).map(|near| format!("did you mean `{near}`?"));
-                    let mend = near.unwrap_or_else(|| format!("the sections are {}", known.join(", ")));
+                    let near = crate::options::nearest(other, SECTIONS).map(|near| format!("did you mean `{near}`?"));
+                    let mend = near.unwrap_or_else(|| format!("the sections are {}", SECTIONS.join(", ")));
                     reader.faults.push(OptionFault::new(other, "no such section", mend).line(line));
                 }
             }
@@ -125,6 +142,9 @@ impl CurateConfig {
         for source in &mut config.source {
             source.paths.iter_mut().for_each(|path| *path = folder.join(&*path));
             source.read.on_bad_row = OnBadRow::Drop;
+        }
+        if let Some(options) = &mut config.decontaminate {
+            options.against.iter_mut().for_each(|path| *path = folder.join(&*path));
         }
         config.check(&mut reader.faults);
         if reader.faults.is_empty() {

@@ -162,6 +162,8 @@ pub struct Dataset {
     pub dropped: u64,
     /// Stages in order.
     pub stages: Vec<StageCount>,
+    /// Files that stages were given besides options (evaluation data, word lists), by content.
+    pub stage_files: Vec<(String, ContentId)>,
     /// Repetitions.
     pub duplicates: Duplicates,
     /// Sources with their files.
@@ -209,6 +211,8 @@ pub(crate) struct Parts<'a> {
     pub sources: Vec<usize>,
     pub reports: Vec<FileReport>,
     pub stages: Vec<StageCount>,
+    /// Files that stages were given, by content.
+    pub stage_files: Vec<(String, ContentId)>,
     pub duplicates: Duplicates,
     pub passed_over: Vec<(PathBuf, String)>,
     /// What each shard wrote, with the index of its file.
@@ -219,6 +223,7 @@ impl Dataset {
     /// Puts the counts together.
     pub(crate) fn new(parts: Parts<'_>) -> Self {
         let config = serde_json::to_value(parts.config).unwrap_or_default();
+        let made_from = made_from(&parts, &config);
         let (mut kept, mut stats, mut files) = (BTreeMap::new(), Stats::default(), Vec::new());
         let mut sources: Vec<SourceReport> = parts
             .config
@@ -247,13 +252,14 @@ impl Dataset {
         files.sort_by(|one, other| one.path.cmp(&other.path));
         Dataset {
             id: id_of(&files),
-            made_from: made_from(&parts.reports, &config, &parts.stages),
+            made_from,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             config,
             rows: sources.iter().map(|source| source.rows).sum(),
             parts: kept,
             dropped: parts.stages.iter().map(|stage| stage.dropped).sum(),
             stages: parts.stages,
+            stage_files: parts.stage_files,
             duplicates: parts.duplicates,
             sources,
             passed_over: parts.passed_over,
@@ -264,7 +270,7 @@ impl Dataset {
 }
 
 /// The id over all files written.
-pub(crate) fn id_of(files: &[OutputFile]) -> ContentId {
+fn id_of(files: &[OutputFile]) -> ContentId {
     let mut hasher = IdHasher::new();
     for file in files {
         hasher.update(file.path.as_bytes());
@@ -276,10 +282,11 @@ pub(crate) fn id_of(files: &[OutputFile]) -> ContentId {
 }
 
 /// Hash of what a set is made from; names and places of files do not count.
-pub(crate) fn made_from(files: &[FileReport], config: &Value, stages: &[StageCount]) -> ContentId {
+fn made_from(parts: &Parts<'_>, config: &Value) -> ContentId {
     let mut hasher = IdHasher::new();
-    for file in files {
-        hasher.update(file.content_id.to_string().as_bytes());
+    let inputs = parts.reports.iter().map(|file| file.content_id);
+    for id in inputs.chain(parts.stage_files.iter().map(|(_, id)| *id)) {
+        hasher.update(id.to_string().as_bytes());
         hasher.update(b"\n");
     }
     let mut config = config.clone();
@@ -288,9 +295,12 @@ pub(crate) fn made_from(files: &[FileReport], config: &Value, stages: &[StageCou
         for source in config.get_mut("source").and_then(Value::as_array_mut).into_iter().flatten() {
             source.as_object_mut().map(|source| source.remove("paths"));
         }
+        if let Some(stage) = config.get_mut("decontaminate").and_then(Value::as_object_mut) {
+            stage.remove("against");
+        }
     }
     hasher.update(config.to_string().as_bytes());
-    for stage in stages {
+    for stage in &parts.stages {
         hasher.update(format!("\n{} {}", stage.name, stage.version).as_bytes());
     }
     hasher.finish()

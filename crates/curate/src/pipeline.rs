@@ -14,18 +14,20 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use loar_artifact::{ArtifactError, write_atomic};
+use loar_artifact::{ArtifactError, ContentId, write_atomic};
 use loar_data::stream::files;
 use loar_data::{DataError, Fault};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigFaults, CurateConfig};
 use crate::dataset::{Dataset, Parts, StageCount};
+use crate::decontaminate::Decontaminate;
 use crate::dedup::banding::Banding;
 use crate::dedup::keys::{Compared, Keys};
 use crate::operator::Operator;
 use crate::options::OptionFault;
 use crate::shard::ShardError;
+use crate::{control, language};
 
 pub use record::{RowRecord, StoredFinding, read_lines};
 pub(crate) use write::Written;
@@ -167,12 +169,51 @@ struct Identity {
     program: String,
     config: serde_json::Value,
     stages: Vec<(String, u32)>,
+    /// Files that stages were given.
+    files: Vec<(String, ContentId)>,
     inputs: Vec<Input>,
 }
 
-/// Stages in the order of the config, with every fault of every section.
-fn stages(_config: &CurateConfig) -> Result<Vec<Box<dyn Operator>>, Vec<OptionFault>> {
-    Ok(Vec::new())
+/// Stages that look at a row by itself.
+struct Stages {
+    operators: Vec<Box<dyn Operator>>,
+    /// Files they were given besides options, by content.
+    files: Vec<(String, ContentId)>,
+    faults: Vec<OptionFault>,
+}
+
+impl Stages {
+    /// In the order they run in: what must not reach a row's text comes first, what only reads it
+    /// later. Holds every fault of every section.
+    fn new(config: &CurateConfig) -> Self {
+        let mut stages = Stages { operators: Vec::new(), files: Vec::new(), faults: Vec::new() };
+        stages.add("control", control::Op::new(config.control.clone()));
+        stages.add("language", language::Op::new(config.language.clone()));
+        if let Some(options) = &config.decontaminate {
+            stages.files(&options.against);
+            stages.add("decontaminate", Decontaminate::new(options.clone()));
+        }
+        stages
+    }
+
+    fn add<T: Operator + 'static>(&mut self, section: &str, stage: Result<T, Vec<OptionFault>>) {
+        match stage {
+            Ok(stage) => self.operators.push(Box::new(stage)),
+            Err(faults) => {
+                let named = |fault: OptionFault| OptionFault { key: format!("{section}.{}", fault.key), ..fault };
+                self.faults.extend(faults.into_iter().map(named));
+            }
+        }
+    }
+
+    fn files(&mut self, paths: &[PathBuf]) {
+        // A path that cannot be listed is a fault that the stage itself tells.
+        for path in files(paths).map(|found| found.files).unwrap_or_default() {
+            if let Ok(id) = ContentId::of_file(&path) {
+                self.files.push((path.display().to_string(), id));
+            }
+        }
+    }
 }
 
 /// Curates. Goes on where a stopped run of the same config ended.
@@ -180,8 +221,10 @@ fn stages(_config: &CurateConfig) -> Result<Vec<Box<dyn Operator>>, Vec<OptionFa
 /// # Errors
 /// Any [`CurateError`]; finished shards are kept.
 pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<Dataset, CurateError> {
-    let faults = |faults| CurateError::Config(ConfigFaults { path: path.into(), faults });
-    let stages = stages(config).map_err(faults)?;
+    let stages = Stages::new(config);
+    if !stages.faults.is_empty() {
+        return Err(CurateError::Config(ConfigFaults { path: path.into(), faults: stages.faults }));
+    }
     let banding = config.dedup.banding().unwrap_or(Banding { bands: 1, rows: 1 });
     let dedup = Keys::new("dedup", config.dedup.compare, config.dedup.shingle, banding, config.seed);
     let split = &config.split;
@@ -189,21 +232,22 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
     let banding = banding.unwrap_or(Banding { bands: SPLIT_FUNCTIONS, rows: 1 });
     let groups = Keys::new("group", Compared::Request, config.dedup.shingle, banding, config.seed);
     let (inputs, passed_over) = inputs(config)?;
-    let plan = Plan { config, inputs, stages, dedup, groups, work: config.out.join(WORK) };
-    claim(&plan)?;
+    let plan = Plan { config, inputs, stages: stages.operators, dedup, groups, work: config.out.join(WORK) };
+    claim(&plan, &stages.files)?;
 
     let mapped = map::run(&plan, control)?;
     let decided = global::run(&plan, &mapped, control)?;
     let written = write::run(&plan, &mapped, &decided, control)?;
 
     let inputs = mapped.shards.iter().map(|shard| shard.input);
-    let mut stages = mapped.stages;
-    stages.extend(decided.stages);
+    let mut counts = mapped.stages;
+    counts.extend(decided.stages);
     let dataset = Dataset::new(Parts {
         config,
         sources: plan.inputs.iter().map(|input| input.source).collect(),
         reports: mapped.files,
-        stages,
+        stages: counts,
+        stage_files: stages.files,
         duplicates: decided.duplicates,
         passed_over,
         written: inputs.zip(written).collect(),
@@ -248,7 +292,7 @@ fn inputs(config: &CurateConfig) -> Result<Inputs, CurateError> {
 }
 
 /// Makes the work folder ours, or refuses one that is not.
-fn claim(plan: &Plan<'_>) -> Result<(), CurateError> {
+fn claim(plan: &Plan<'_>, files: &[(String, ContentId)]) -> Result<(), CurateError> {
     let mut config = serde_json::to_value(plan.config).unwrap_or_default();
     if let Some(config) = config.as_object_mut() {
         config.remove("out");
@@ -257,6 +301,7 @@ fn claim(plan: &Plan<'_>) -> Result<(), CurateError> {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         config,
         stages: plan.stages.iter().map(|stage| (stage.name().to_owned(), stage.version())).collect(),
+        files: files.to_vec(),
         inputs: plan.inputs.clone(),
     };
     let text = serde_json::to_vec_pretty(&identity).unwrap_or_default();
@@ -268,6 +313,7 @@ fn claim(plan: &Plan<'_>) -> Result<(), CurateError> {
         let why = match serde_json::from_slice::<Identity>(&found) {
             Err(_) => Some("its run.json is not readable"),
             Ok(found) if found.inputs != identity.inputs => Some("the input files differ or were changed"),
+            Ok(found) if found.files != identity.files => Some("files that a stage reads were changed"),
             Ok(found) if found.config != identity.config => Some("the config differs"),
             Ok(found) if found != identity => Some("another version of the program"),
             Ok(_) => None,

@@ -10,6 +10,7 @@ mod bench;
 mod chat;
 mod check;
 mod config;
+mod data;
 mod demo;
 mod eval;
 mod export;
@@ -25,6 +26,7 @@ mod train;
 /// What `loar` can do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    Data(data::Args),
     Train(train::Args),
     Plan(plan::Args),
     Inspect(inspect::Args),
@@ -47,6 +49,7 @@ impl Command {
     /// Runs the chosen command.
     pub fn run(self, console: &mut Console) -> Result<ExitCode, Failure> {
         match self {
+            Self::Data(args) => data::run(args, console),
             Self::Train(args) => train::run(args, console),
             Self::Plan(args) => plan::run(args, console),
             Self::Inspect(args) => inspect::run(args, console),

@@ -1,0 +1,190 @@
+//! `loar data`: raw records to a curated set, with a verdict and evidence for every row.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use loar_curate::config::CurateConfig;
+use loar_curate::dataset::Dataset;
+use loar_curate::pipeline::{Control, CurateError, Progress, run as curate};
+
+use crate::console::{Console, Lang, bytes, duration, grouped};
+use crate::diagnose::Failure;
+use crate::table::Table;
+
+/// Between two lines of progress where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Curate raw records into a training set
+///
+/// Reads JSON, JSONL, Parquet, CSV and text, .gz and .zst too; writes the rows that `loar train` takes, a verdict with
+/// evidence for every row, what was dropped, and `dataset.json`. A run that was stopped goes on where it was: start the
+/// same command again. The result does not depend on the number of threads.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The file that names sources and stages (docs/curate.md)
+    config: PathBuf,
+    /// Folder of the curated set, instead of the file's `out`
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Threads; 0 takes every core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Print the set's `dataset.json`
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
+    let text = std::fs::read_to_string(&args.config).map_err(|error| Failure::file(&args.config, "read", &error))?;
+    let mut config = CurateConfig::parse(&text, &args.config).map_err(|faults| faulty(CurateError::Config(faults)))?;
+    if let Some(out) = args.out {
+        config.out = out;
+    }
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if args.threads == 0 { cores() } else { args.threads };
+    let stop = stop_on_ctrl_c(console)?;
+    let follow = Follow::new(console);
+    let progress = |progress| follow.tell(progress);
+    let started = Instant::now();
+    let result = curate(&config, &args.config, &Control { threads, stop: &stop, progress: &progress });
+    follow.bar.finish_and_clear();
+    let set = result.map_err(faulty)?;
+    if args.json {
+        console.line(serde_json::to_string(&set).unwrap_or_default())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    console.write(shown(&set, console))?;
+    let read: u64 = set.sources.iter().flat_map(|source| &source.files).filter_map(|file| file["bytes"].as_u64()).sum();
+    let took = started.elapsed().as_secs_f64();
+    let (out, rate) = (config.out.display(), bytes((read as f64 / took.max(1e-9)) as u64));
+    console.line(match console.lang {
+        Lang::En => format!("\n{out} · {} in {} ({rate}/s, {threads} threads)", bytes(read), duration(took)),
+        Lang::Zh => format!("\n{out} · {} 用时 {}（{rate}/秒，{threads} 线程）", bytes(read), duration(took)),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop_on_ctrl_c(console: &Console) -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let said = console
+        .pick(
+            "\nstopping after the shards in work; Ctrl-C again stops at once",
+            "\n当前分片完成后停止；再按一次 Ctrl-C 立即停止",
+        )
+        .to_owned();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("{said}");
+    })
+    .map_err(|error| Failure::environment(format!("Ctrl-C cannot be caught: {error}")))?;
+    Ok(stop)
+}
+
+fn faulty(error: CurateError) -> Failure {
+    match error {
+        CurateError::Config(faults) => {
+            let n = faults.faults.len();
+            let lines = faults.to_string().lines().map(str::to_owned).collect();
+            Failure::usage(format!("{n} fault{} in {}", if n == 1 { "" } else { "s" }, faults.path.display()))
+                .with_faults(lines)
+        }
+        CurateError::Shard(_) | CurateError::Artifact(_) => Failure::environment(error.to_string()),
+        other => Failure::usage(other.to_string()),
+    }
+}
+
+/// Draws a bar on a terminal, prints a line now and then elsewhere.
+struct Follow<'a> {
+    console: &'a Console,
+    bar: ProgressBar,
+    started: Instant,
+    said: Mutex<Instant>,
+}
+
+impl<'a> Follow<'a> {
+    fn new(console: &'a Console) -> Self {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {msg}") {
+            bar.set_style(style);
+        }
+        let now = Instant::now();
+        Follow { console, bar, started: now, said: Mutex::new(now) }
+    }
+
+    fn tell(&self, progress: Progress) {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
+        let (done, of, text) = match progress {
+            Progress::Read { rows, bytes: read, of } => {
+                let rate = read as f64 / seconds;
+                // Packed files hold more than their size on disk says; then there is no honest time to go.
+                let left = if read <= of { duration((of - read) as f64 / rate.max(1.0)) } else { "–".into() };
+                let (rows, rate) = (grouped(rows), bytes(rate as u64));
+                let text = match self.console.lang {
+                    Lang::En => format!("reading: {rows} rows, {} , {rate}/s, ETA {left}", bytes(read)),
+                    Lang::Zh => format!("读取：{rows} 行，{}，{rate}/秒，剩余 {left}", bytes(read)),
+                };
+                (read.min(of), of, text)
+            }
+            Progress::Compare { done, of } => {
+                (done as u64, of as u64, format!("{} {done}/{of}", self.console.pick("comparing keys", "比较键")))
+            }
+            Progress::Write { done, of } => {
+                (done as u64, of as u64, format!("{} {done}/{of}", self.console.pick("writing shards", "写分片")))
+            }
+        };
+        self.bar.set_length(of);
+        self.bar.set_position(done);
+        if self.bar.is_hidden() {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.elapsed() >= LINE_EVERY {
+                *said = Instant::now();
+                self.console.remark(&text);
+            }
+        }
+        self.bar.set_message(text);
+    }
+}
+
+/// What was read, what each stage did, what came out.
+fn shown(set: &Dataset, console: &Console) -> String {
+    let mut out = String::new();
+    let titles = match console.lang {
+        Lang::En => ["stage", "rows in", "dropped", "edited", "noted", "most common"],
+        Lang::Zh => ["阶段", "输入行", "丢弃", "修改", "标注", "最常见规则"],
+    };
+    let mut table = Table::new(&titles);
+    for stage in &set.stages {
+        let mut rules: Vec<_> = stage.rules.iter().map(|(rule, n)| (n.drop + n.edit + n.note, rule)).collect();
+        rules.sort_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(other.1)));
+        let rules: Vec<String> = rules.iter().take(3).map(|(n, rule)| format!("{rule} {}", grouped(*n))).collect();
+        let number = |n: u64| if n == 0 { "·".to_owned() } else { grouped(n) };
+        table.row([
+            stage.name.clone(),
+            grouped(stage.seen),
+            number(stage.dropped),
+            number(stage.edited),
+            number(stage.noted),
+            rules.join(", "),
+        ]);
+    }
+    out.push_str(&table.render(0));
+    let share = |n: u64| 100.0 * n as f64 / set.rows.max(1) as f64;
+    let parts: Vec<String> =
+        set.parts.iter().map(|(part, rows)| format!("{part} {} ({:.1} %)", grouped(*rows), share(*rows))).collect();
+    let dropped = format!("{} ({:.1} %)", grouped(set.dropped), share(set.dropped));
+    out.push('\n');
+    out.push_str(&match console.lang {
+        Lang::En => format!("{} rows read: {}; dropped {dropped}", grouped(set.rows), parts.join(", ")),
+        Lang::Zh => format!("读取 {} 行：{}；丢弃 {dropped}", grouped(set.rows), parts.join("，")),
+    });
+    out.push('\n');
+    out
+}
