@@ -8,6 +8,7 @@ mod atomic;
 mod error;
 mod id;
 mod manifest;
+pub mod page;
 mod time;
 
 pub use atomic::{write_atomic, write_atomic_with};

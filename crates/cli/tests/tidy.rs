@@ -23,7 +23,10 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("eval", &["decode", "model", "text", "artifact"]),
     (
         "cli",
-        &["annotate", "artifact", "kernels", "tape", "formats", "text", "data", "curate", "model", "train", "decode", "eval"],
+        &[
+            "annotate", "artifact", "kernels", "tape", "formats", "text", "data", "curate", "model", "train", "decode",
+            "eval",
+        ],
     ),
 ];
 

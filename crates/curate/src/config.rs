@@ -39,8 +39,19 @@ fn one() -> f64 {
 }
 
 /// Keys of the file.
-const SECTIONS: [&str; 9] =
-    ["out", "seed", "shard_mib", "source", "control", "language", "decontaminate", "dedup", "split"];
+const SECTIONS: [&str; 10] =
+    ["out", "seed", "report", "shard_mib", "source", "control", "language", "decontaminate", "dedup", "split"];
+
+/// Language of the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportLanguage {
+    /// English.
+    #[default]
+    En,
+    /// Chinese.
+    Zh,
+}
 
 /// The whole file.
 #[derive(Clone, Debug, Serialize)]
@@ -49,6 +60,9 @@ pub struct CurateConfig {
     pub out: PathBuf,
     /// Seed of samples, splits and augmentation.
     pub seed: u64,
+    /// Language of the report: `en` or `zh`.
+    #[serde(rename = "report")]
+    pub language_of_report: ReportLanguage,
     /// MiB of input in a shard: the unit of parallel work, of memory and of resuming.
     pub shard_mib: usize,
     /// Where rows come from.
@@ -105,6 +119,7 @@ impl CurateConfig {
         let mut config = CurateConfig {
             out: PathBuf::new(),
             seed: 0,
+            language_of_report: ReportLanguage::En,
             shard_mib: 16,
             source: Vec::new(),
             control: control::Options::default(),
@@ -119,6 +134,7 @@ impl CurateConfig {
             match key.get_ref().as_ref() {
                 "out" => reader.section("out", value, &mut out),
                 "seed" => reader.plain("seed", value, &mut config.seed),
+                "report" => reader.plain("report", value, &mut config.language_of_report),
                 "shard_mib" => reader.plain("shard_mib", value, &mut config.shard_mib),
                 "source" => reader.sources(value, &mut config.source),
                 "control" => reader.plain("control", value, &mut config.control),

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::config::CurateConfig;
 use crate::operator::Action;
 use crate::pipeline::Written;
+use crate::report::Examples;
 use crate::stats::Stats;
 
 /// What one stage did.
@@ -221,10 +222,11 @@ pub(crate) struct Parts<'a> {
 
 impl Dataset {
     /// Puts the counts together.
-    pub(crate) fn new(parts: Parts<'_>) -> Self {
+    pub(crate) fn new(parts: Parts<'_>) -> (Self, Examples) {
         let config = serde_json::to_value(parts.config).unwrap_or_default();
         let made_from = made_from(&parts, &config);
         let (mut kept, mut stats, mut files) = (BTreeMap::new(), Stats::default(), Vec::new());
+        let mut examples = Examples::default();
         let mut sources: Vec<SourceReport> = parts
             .config
             .source
@@ -247,10 +249,11 @@ impl Dataset {
             written.written.into_iter().for_each(|(part, rows)| *source.written.entry(part).or_default() += rows);
             written.parts.into_iter().for_each(|(part, rows)| *kept.entry(part).or_default() += rows);
             stats.add(&written.stats);
+            examples.extend(written.examples);
             files.extend(written.files);
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
-        Dataset {
+        let set = Dataset {
             id: id_of(&files),
             made_from,
             program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -265,7 +268,8 @@ impl Dataset {
             passed_over: parts.passed_over,
             stats,
             files,
-        }
+        };
+        (set, examples)
     }
 }
 

@@ -4,6 +4,8 @@
 //! `loar_data`; never trains, never serves.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod testing;
 pub mod batch;
 pub mod compliance;
 pub mod config;
@@ -19,6 +21,7 @@ pub mod operator;
 pub mod options;
 pub mod pii;
 pub mod pipeline;
+pub mod report;
 pub mod rules;
 pub mod select;
 pub mod shard;
@@ -26,8 +29,6 @@ pub mod split;
 pub mod stats;
 pub mod taxonomy;
 pub mod terms;
-#[cfg(test)]
-mod testing;
 pub mod training_row;
 
 pub use batch::{Batch, BatchBuilder, Row, Turn};

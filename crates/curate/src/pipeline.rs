@@ -19,13 +19,14 @@ use loar_data::stream::files;
 use loar_data::{DataError, Fault};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConfigFaults, CurateConfig};
+use crate::config::{ConfigFaults, CurateConfig, ReportLanguage};
 use crate::dataset::{Dataset, Parts, StageCount};
 use crate::decontaminate::Decontaminate;
 use crate::dedup::banding::Banding;
 use crate::dedup::keys::{Compared, Keys};
 use crate::operator::Operator;
 use crate::options::OptionFault;
+use crate::report::report;
 use crate::shard::ShardError;
 use crate::{control, language};
 
@@ -242,7 +243,7 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
     let inputs = mapped.shards.iter().map(|shard| shard.input);
     let mut counts = mapped.stages;
     counts.extend(decided.stages);
-    let dataset = Dataset::new(Parts {
+    let (dataset, examples) = Dataset::new(Parts {
         config,
         sources: plan.inputs.iter().map(|input| input.source).collect(),
         reports: mapped.files,
@@ -262,6 +263,8 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
         let verdicts = config.out.join("verdicts");
         return Err(CurateError::NothingLeft { rows: dataset.rows, most, rule, verdicts });
     }
+    let zh = config.language_of_report == ReportLanguage::Zh;
+    write_atomic(&config.out.join("report.html"), report(&dataset, &examples, zh).as_bytes())?;
     let bytes = serde_json::to_vec_pretty(&dataset).unwrap_or_default();
     write_atomic(&config.out.join("dataset.json"), &bytes)?;
     std::fs::remove_dir_all(&plan.work).ok();

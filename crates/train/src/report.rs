@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use loar_artifact::page::{card, duration, escape, group, table};
 use loar_artifact::{Manifest, write_atomic};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -18,11 +19,9 @@ use crate::plan::Plan;
 use crate::run::{End, RunReport};
 use crate::{ResolvedRun, TrainError};
 
-mod html;
 mod labels;
 mod plot;
 
-use html::{card, duration, escape, group, table};
 use labels::Labels;
 use plot::{Series, heat, lines};
 
@@ -122,7 +121,7 @@ fn render(f: &Facts) -> String {
     ]
     .concat();
     let lang = if f.run.output.lang == Lang::Zh { "zh" } else { "en" };
-    html::page(lang, &format!("{} · {}", f.summary.run, t.title), &body)
+    loar_artifact::page::page(lang, &format!("{} · {}", f.summary.run, t.title), &body)
 }
 
 fn section(title: &str, body: &str) -> String {

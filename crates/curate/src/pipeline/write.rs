@@ -21,6 +21,7 @@ use crate::dataset::OutputFile;
 use crate::dedup::Conflicts;
 use crate::dedup::shingle::mix;
 use crate::operator::{Action, Finding};
+use crate::report::{Example, Examples};
 use crate::shard::{ShardError, read_rows};
 use crate::split::Part;
 use crate::stats::Stats;
@@ -35,6 +36,7 @@ pub(crate) struct Written {
     /// Rows by part, repetitions by weight included.
     pub written: BTreeMap<String, u64>,
     pub stats: Stats,
+    pub examples: Examples,
 }
 
 pub(crate) fn run(
@@ -148,6 +150,7 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
             });
         }
     }
+    examples(&records, &mut written.examples);
     let dropped: Vec<&RowRecord> = records.iter().filter(|record| record.verdict == "dropped").collect();
     if !dropped.is_empty() {
         written.files.push(store(folder, &format!("dropped/{shard:05}.jsonl.zst"), &dropped)?);
@@ -167,6 +170,54 @@ fn store(folder: &Path, name: &str, records: &[&RowRecord]) -> Result<OutputFile
     let bytes = std::fs::metadata(&path).map_err(read)?.len();
     let content_id = ContentId::of_file(&path)?;
     Ok(OutputFile { path: name.into(), rows: records.len() as u64, bytes, content_id })
+}
+
+/// Characters of a row that an example shows.
+const EXCERPT: usize = 160;
+
+/// The first rows that each rule spoke about.
+fn examples(records: &[RowRecord], into: &mut Examples) {
+    for record in records {
+        for finding in &record.findings {
+            into.add(format!("{}/{}", finding.stage, finding.rule), || Example {
+                at: record.at.clone(),
+                note: evidence_of(finding),
+                excerpt: record.content.as_ref().map(excerpt).unwrap_or_default(),
+            });
+        }
+    }
+}
+
+/// The finding's words, or what was measured.
+fn evidence_of(finding: &StoredFinding) -> String {
+    let bound = finding.bound.map(|bound| format!(", bound {bound:.4}")).unwrap_or_default();
+    let measured = finding.value.map(|value| format!("{value:.4}{bound}"));
+    match measured {
+        Some(measured) if finding.note.is_empty() => measured,
+        Some(measured) => format!("{} ({measured})", finding.note),
+        None => finding.note.clone(),
+    }
+}
+
+/// The beginning of a row's texts.
+fn excerpt(content: &Value) -> String {
+    fn texts(value: &Value, out: &mut String) {
+        match value {
+            Value::String(text) => {
+                out.push_str(if out.is_empty() { "" } else { " ⏎ " });
+                out.push_str(text);
+            }
+            Value::Array(list) => list.iter().for_each(|value| texts(value, out)),
+            Value::Object(map) => {
+                map.iter().filter(|(key, _)| *key != "role").for_each(|(_, value)| texts(value, out));
+            }
+            _ => {}
+        }
+    }
+    let mut all = String::new();
+    texts(content, &mut all);
+    let short: String = all.chars().take(EXCERPT).collect();
+    if short.len() < all.len() { short + "…" } else { short }
 }
 
 fn provenance(record: &RowRecord, licence: Option<&str>) -> Value {

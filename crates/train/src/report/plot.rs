@@ -76,7 +76,7 @@ pub(super) fn short(value: f64) -> String {
 }
 
 fn escape(text: &str) -> String {
-    super::html::escape(text)
+    loar_artifact::page::escape(text)
 }
 
 /// A line plot; nothing when no series has two points or one dot.

@@ -1,10 +1,10 @@
-//! Pieces of the page: escaping, tables, the style sheet. No script, no font, no address: the page
-//! stands alone.
+//! Pieces of a report page: escaping, tables, bars, the style sheet. No script, no font, no address:
+//! a page stands alone, in light and dark, on paper too.
 
 use std::fmt::Write;
 
 /// Text as HTML.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -20,7 +20,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// Whole numbers with thin groups of three.
-pub(super) fn group(n: u64) -> String {
+pub fn group(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -33,7 +33,7 @@ pub(super) fn group(n: u64) -> String {
 }
 
 /// Seconds for people.
-pub(super) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let s = seconds.round() as u64;
     match s {
         _ if seconds < 10.0 => format!("{seconds:.1} s"),
@@ -44,7 +44,7 @@ pub(super) fn duration(seconds: f64) -> String {
 }
 
 /// A table; columns whose head begins with `#` hold numbers and stand right.
-pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let class = |i: usize| if heads.get(i).is_some_and(|h| h.starts_with('#')) { " class=\"n\"" } else { "" };
     let mut out = String::from("<div class=\"scroll\"><table><thead><tr>");
     for (i, head) in heads.iter().enumerate() {
@@ -63,12 +63,64 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// A figure at the head of the page.
-pub(super) fn card(name: &str, value: &str, note: &str) -> String {
+pub fn card(name: &str, value: &str, note: &str) -> String {
     format!("<div class=\"card\"><span>{}</span><b>{}</b><i>{}</i></div>", escape(name), escape(value), escape(note))
 }
 
+/// Columns over named bins, as an SVG figure. `bins` are (name, count).
+pub fn histogram(title: &str, bins: &[(String, u64)]) -> String {
+    let (width, height, base, left) = (420.0, 180.0, 150.0, 8.0);
+    let most = bins.iter().map(|(_, n)| *n).max().unwrap_or(0).max(1) as f64;
+    let step = (width - 2.0 * left) / bins.len().max(1) as f64;
+    // At most some eight names fit under the columns.
+    let every = bins.len().div_ceil(8).max(1);
+    let mut out = format!(
+        "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {width} {height}\" role=\"img\">",
+        escape(title)
+    );
+    let _ = write!(out, "<line class=\"grid\" x1=\"{left}\" x2=\"{}\" y1=\"{base}\" y2=\"{base}\"/>", width - left);
+    for (at, (name, n)) in bins.iter().enumerate() {
+        let tall = *n as f64 / most * (base - 24.0);
+        let x = left + at as f64 * step;
+        let _ = write!(
+            out,
+            "<rect class=\"dot\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"2\"><title>{}: {}</title></rect>",
+            x + 1.0,
+            base - tall,
+            (step - 2.0).max(1.0),
+            tall,
+            escape(name),
+            group(*n)
+        );
+        if at % every == 0 {
+            let _ = write!(
+                out,
+                "<text x=\"{:.1}\" y=\"168\" text-anchor=\"middle\">{}</text>",
+                x + step / 2.0,
+                escape(name)
+            );
+        }
+        if *n as f64 == most {
+            let _ = write!(
+                out,
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                x + step / 2.0,
+                base - tall - 5.0,
+                group(*n)
+            );
+        }
+    }
+    out.push_str("</svg></figure>");
+    out
+}
+
+/// A bar inside a cell: `share` of the cell's width, from 0 to 1.
+pub fn bar(share: f64) -> String {
+    format!("<span class=\"bar\" style=\"width:{:.1}px\"></span>", 160.0 * share.clamp(0.0, 1.0))
+}
+
 /// The page around its body.
-pub(super) fn page(lang: &str, title: &str, body: &str) -> String {
+pub fn page(lang: &str, title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"{lang}\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><title>{}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n",
@@ -124,6 +176,13 @@ mod tests {
     #[test]
     fn text_cannot_become_markup() {
         assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
+    }
+
+    #[test]
+    fn a_histogram_names_the_tallest_and_escapes() {
+        let page = histogram("a<b", &[("0".into(), 0), ("1–2".into(), 7), ("&".into(), 3)]);
+        assert!(page.contains("a&lt;b") && page.contains(">7</text>") && page.contains("&amp;: 3"), "{page}");
+        assert!(histogram("none", &[]).ends_with("</svg></figure>"));
     }
 
     #[test]
