@@ -16,11 +16,12 @@ use loar_artifact::{ArtifactError, write_atomic, write_atomic_with};
 
 use crate::batch::{Batch, ColumnError};
 
-/// Rows in a block: what one random access reads.
-pub const BLOCK: usize = 128;
+/// Rows in a block: what one random access reads, and Arrow checks to be UTF-8, for the sake of one
+/// row. Fewer rows cost room: a block's description takes about a kilobyte.
+pub const BLOCK: usize = 16;
 
 /// Blocks that a [`Rows`] keeps decoded.
-const CACHED: usize = 64;
+const CACHED: usize = 256;
 
 /// A shard that cannot be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -6,14 +6,18 @@
 //! Memory: one column at a time is sorted, in slices of the key space when it exceeds the budget,
 //! and 4 bytes a row hold the components.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::keys::Keys;
 use super::shingle::{Tokens, jaccard};
+use crate::operator::Operator;
 use crate::shard::{Rows, ShardError, read_keys};
 
 /// How often rows of one key that were not alike are compared again among themselves.
 const ROUNDS: usize = 4;
+/// Pairs found not to be alike that are remembered: rows of one template meet in many bands.
+const REMEMBERED: usize = 8 << 20;
 /// Pairs that a thread takes at once.
 const CHUNK: usize = 256;
 
@@ -49,12 +53,23 @@ pub struct Clusters {
     pub compared: u64,
     /// See [`Clusters::compared`].
     pub alike: u64,
+    /// Pairs (later row, earlier row) that were found not to be alike.
+    unlike: HashSet<(u32, u32)>,
+    /// The keys and the threshold that `unlike` was found with.
+    judged_by: (&'static str, f64),
 }
 
 impl Clusters {
     /// Every row alone.
     pub fn new(rows: usize) -> Self {
-        Clusters { parent: (0..rows as u32).collect(), joined: Vec::new(), compared: 0, alike: 0 }
+        Clusters {
+            parent: (0..rows as u32).collect(),
+            joined: Vec::new(),
+            compared: 0,
+            alike: 0,
+            unlike: HashSet::new(),
+            judged_by: ("", 0.0),
+        }
     }
 
     /// The first row of the row's cluster.
@@ -97,6 +112,10 @@ impl Clusters {
         budget: usize,
         threads: usize,
     ) -> Result<(), ShardError> {
+        if (keys.name(), threshold) != self.judged_by {
+            self.judged_by = (keys.name(), threshold);
+            self.unlike.clear();
+        }
         for column in columns {
             each_bucket(stored, column, budget, |buckets| {
                 self.join_buckets(stored, buckets, keys, threshold, threads)
@@ -119,12 +138,10 @@ impl Clusters {
                 let first = self.shorten(bucket[0]);
                 pairs.extend(bucket[1..].iter().filter(|row| self.first(**row) != first).map(|row| (*row, bucket[0])));
             }
-            if pairs.is_empty() {
-                return Ok(());
-            }
             // In storage order, so that a block is read once.
             pairs.sort_unstable();
             pairs.dedup();
+            pairs.retain(|pair| !self.unlike.contains(pair));
             let similar = compare(stored, &pairs, keys, threads)?;
             self.compared += pairs.len() as u64;
             for ((row, of), jaccard) in pairs.into_iter().zip(similar) {
@@ -133,6 +150,8 @@ impl Clusters {
                     if self.join(row, of) {
                         self.joined.push(Alike { row, of, jaccard });
                     }
+                } else if self.unlike.len() < REMEMBERED {
+                    self.unlike.insert((row, of));
                 }
             }
             buckets.retain_mut(|bucket| {
