@@ -4,8 +4,6 @@
 //! `loar_data`; never trains, never serves.
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
-mod testing;
 pub mod batch;
 pub mod compliance;
 pub mod config;
@@ -29,6 +27,8 @@ pub mod split;
 pub mod stats;
 pub mod taxonomy;
 pub mod terms;
+#[cfg(test)]
+mod testing;
 pub mod training_row;
 
 pub use batch::{Batch, BatchBuilder, Row, Turn};
