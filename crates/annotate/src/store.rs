@@ -63,8 +63,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the task's store and replays its events. A changed guideline comes into force
-    /// and opens what was stopped under the old one.
+    /// Opens or makes the task's store and replays its events.
     ///
     /// # Errors
     /// [`AnnotateError`].
@@ -86,12 +85,6 @@ impl Store {
                 // SQLite seeds its generator from the system's
                 let insert = "INSERT OR IGNORE INTO tokens VALUES (?1, lower(hex(randomblob(16))))";
                 store.db.execute(insert, [&person.name]).map_err(|e| store.fault(&e))?;
-            }
-            if store.state.guideline != task.guideline_version() {
-                store.append(SYSTEM, None, None, Action::Guideline { text: task.guideline.clone() })?;
-                for id in store.ids(|item| item.stage() == Stage::Stopped) {
-                    store.append(SYSTEM, Some(id), None, Action::Reopened)?;
-                }
             }
             Ok(())
         })?;
@@ -259,12 +252,14 @@ impl Store {
         Ok(())
     }
 
-    /// Reads the task's files and takes in every row that is not there yet.
+    /// Takes in the task's files: the guideline, which, where it changed, comes into force and opens
+    /// what was stopped under the old one, and every row that is not there yet.
     ///
     /// # Errors
     /// All faults of the files; the database.
     pub fn import(&mut self) -> Result<Imported, AnnotateError> {
         let task = self.task.clone();
+        self.write(|store| store.adopt_guideline())?;
         let data = loar_data::read(&task.data, &ReadOptions::default())?;
         let gold = match &task.gold {
             Some(path) => {
@@ -274,6 +269,18 @@ impl Store {
             None => None,
         };
         self.import_rows(&data, gold.as_ref())
+    }
+
+    fn adopt_guideline(&mut self) -> Result<(), AnnotateError> {
+        if self.state.guideline == self.task.guideline_version() {
+            return Ok(());
+        }
+        let text = self.task.guideline.clone();
+        self.append(SYSTEM, None, None, Action::Guideline { text })?;
+        for id in self.ids(|item| item.stage() == Stage::Stopped) {
+            self.append(SYSTEM, Some(id), None, Action::Reopened)?;
+        }
+        Ok(())
     }
 
     /// Takes in examples, and examples with known `labels` among their kept fields.

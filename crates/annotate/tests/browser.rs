@@ -23,6 +23,9 @@ const ROWS: usize = 10;
 /// The example's task with ten rows, one of them hostile, and no gold.
 fn write(dir: &Path) -> Arc<Task> {
     let text = task::EXAMPLE.replace("gold = \"gold.jsonl\"", "").replace("audit = 0.05", "audit = 0");
+    let flaws = "[[rubric]]\nname = \"flaws\"\ntitle = \"Which flaws?\"\ntitle_zh = \"有哪些问题？\"\nscale = \"multi\"\n\
+        labels = [{ name = \"policy\", title = \"Against policy\" }, { name = \"tone\", title = \"Tone\" }]\n\n[[people]]";
+    let text = text.replacen("[[people]]", flaws, 1);
     std::fs::write(dir.join("task.toml"), text).unwrap();
     std::fs::write(dir.join("guideline.md"), task::EXAMPLE_GUIDELINE).unwrap();
     let row = |i: usize| {
@@ -108,6 +111,8 @@ fn three_annotators_and_an_adjudicator_by_keyboard() {
     assert_eq!(last.answer.correction.as_deref(), Some("Approve: twelve times the debt. 批准"));
     let report = Report::of(&session.store);
     assert_eq!(report.rubrics[0].verdict, "reliable", "{report:?}");
+    assert_eq!(report.rubrics[2].alpha, Some(1.0), "{report:?}");
+    assert_eq!(session.store.item(1).unwrap().checks()[0].answer.labels["flaws"], ["policy"]);
     assert!(verify(&task, Some(report.head.hash)).unwrap().faults.is_empty());
 }
 
@@ -129,6 +134,10 @@ fn annotate(session: &mut Session, who: &str) {
         let (correct, clarity) =
             if i == 9 && who == "chen" { ("2", "1") } else { (correct, if i < 4 { "1" } else { "3" }) };
         session.keys(&tab, &[correct, clarity]);
+        if i < 4 {
+            // the set of labels has the focus now; a second press takes a label out again
+            session.keys(&tab, &["2", "1", "2"]);
+        }
         if i == 9 && who == "chen" {
             session.keys(&tab, &["n"]);
             session.browser.write(&tab, "no figures");

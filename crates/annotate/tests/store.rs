@@ -138,6 +138,61 @@ fn accepted_rows_are_drawn_for_a_second_look() {
     assert_eq!((audit.waiting, audit.done, audit.wrong, audit.allowed, audit.passes), (1, 2, 1, 0, Some(false)));
 }
 
+/// Every scale at once: α, posterior and gate go by the rubric's own values.
+#[test]
+fn sets_orders_and_numbers_pass_the_gate() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "", 8);
+    let more = "[[rubric]]\nname = \"flaws\"\nscale = \"multi\"\n\
+        labels = [{ name = \"rude\" }, { name = \"long\" }, { name = \"false\" }]\n\
+        [[rubric]]\nname = \"clear\"\nscale = \"ordinal\"\nlabels = [{ name = \"low\" }, { name = \"mid\" }, { name = \"high\" }]\n\
+        [[rubric]]\nname = \"stars\"\nscale = \"ratio\"\n\
+        labels = [{ name = \"one\", value = 1 }, { name = \"two\", value = 2 }, { name = \"five\", value = 5 }]\n";
+    let text = std::fs::read_to_string(dir.path().join("task.toml")).unwrap();
+    std::fs::write(dir.path().join("task.toml"), text + more).unwrap();
+    let task = read(dir.path());
+    let mut store = open(&task);
+    let said = |correct: &str, flaws: &[&str], clear: &str, stars: &str| {
+        let mut answer = answer(correct);
+        answer.labels.insert("flaws".into(), flaws.iter().map(|f| (*f).to_owned()).collect());
+        answer.labels.insert("clear".into(), vec![clear.into()]);
+        answer.labels.insert("stars".into(), vec![stars.into()]);
+        answer
+    };
+    let guideline = task.guideline_version();
+    for id in 1..=8 {
+        for who in ["ann", "bob", "cat"] {
+            // the order in which labels are chosen does not matter; cat sees one flaw more in row 8
+            let flaws: &[&str] = match (id, who) {
+                (8, "cat") => &["long", "rude"],
+                (8, _) => &["rude"],
+                (1..=3, "bob") => &["false", "rude"],
+                (1..=3, _) => &["rude", "false"],
+                _ => &[],
+            };
+            let answer = match id {
+                1..=3 => said("wrong", flaws, "low", "one"),
+                4..=5 => said("right", flaws, "mid", "two"),
+                _ => said("right", flaws, "high", "five"),
+            };
+            store.check(who, id, answer, 1, &guideline).unwrap();
+        }
+    }
+    assert_eq!(store.ids(|i| i.stage() == Stage::Rejected), [1, 2, 3]);
+    assert_eq!(store.ids(|i| i.stage() == Stage::Accepted), [4, 5, 6, 7]);
+    assert_eq!(store.ids(|i| i.stage() == Stage::Adjudication), [8]);
+    let report = Report::of(&store);
+    let alpha = |name: &str| report.rubrics.iter().find(|r| r.name == name).unwrap().alpha.unwrap();
+    assert_eq!((alpha("correct"), alpha("clear"), alpha("stars")), (1.0, 1.0, 1.0));
+    // by hand: margins {} 12, {rude, false} 9, {rude} 2, {rude, long} 1; row 8 has 2 pairs of 2/2,
+    // each 1 - 1/2·2/3 apart; {rude, false} and {rude} likewise; {rude, false} and {rude, long} 1 - 1/3·1/3
+    let apart = 2.0 / 3.0;
+    let expected = 2.0 * (12.0 * 12.0 + 9.0 * 2.0 * apart + 9.0 * (8.0 / 9.0) + 2.0 * apart) / 23.0;
+    assert!((alpha("flaws") - (1.0 - 2.0 * apart / expected)).abs() < 1e-12, "{}", alpha("flaws"));
+    assert!(store.item(4).unwrap().gate().unwrap().posterior > 0.95);
+    assert!(verify(&task, None).unwrap().faults.is_empty());
+}
+
 #[test]
 fn tampering_is_found() {
     let dir = tempfile::tempdir().unwrap();
