@@ -49,6 +49,8 @@ fn from_the_example_to_report_export_and_verification() {
     {
         assert!(shown.contains(part), "{part} in\n{shown}");
     }
+    let (shown, _) = expect(0, ["--lang", "zh", "annotate", "report", &task]);
+    assert!(shown.contains("标注员") && shown.contains("复查：已复查 0") && shown.contains("日志末端"), "{shown}");
     let (json, _) = expect(0, ["annotate", "report", &task, "--json"]);
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["stages"]["open"], 6);

@@ -100,7 +100,7 @@ export function rubric(rubric, index, state) {
 /** The three checks side by side; what stands alone is red. */
 export function checks(row, task, lang, words) {
   const title = (rubric, names) =>
-    (names ?? []).map((name) => rubric.labels.find((l) => l.name === name)?.title[lang] ?? name).join(", ");
+    (names ?? []).map((name) => rubric.labels.find((l) => l.name === name)?.title[lang] ?? name).join(", ") || "–";
   const said = (check, rubric) => JSON.stringify(check.labels[rubric.name]);
   const alone = (check, rubric) => row.checks.filter((c) => said(c, rubric) === said(check, rubric)).length === 1;
   const cards = row.checks.map((check, i) =>

@@ -201,6 +201,11 @@ fn number(x: Option<f64>) -> String {
     x.map_or("–".into(), |x| format!("{x:.3}"))
 }
 
+/// A table whose titles are in the console's language.
+fn titled(console: &Console, en: &[&str], zh: &[&str]) -> Table {
+    Table::new(if console.lang.code() == "zh" { zh } else { en })
+}
+
 fn range((low, high): (f64, f64)) -> String {
     format!("{low:.3} – {high:.3}")
 }
@@ -220,7 +225,11 @@ fn print_report(report: &Report, console: &Console) -> Result<ExitCode, Failure>
     for rubric in &report.rubrics {
         rubric_lines(rubric, console)?;
     }
-    let mut people = Table::new(&["<annotator", ">checks", ">gold right", ">95 % interval", ">median s"]);
+    let mut people = titled(
+        console,
+        &["<annotator", ">checks", ">gold right", ">95 % interval", ">median s"],
+        &["<标注员", ">标注数", ">金标正确", ">95 % 区间", ">用时中位数（秒）"],
+    );
     for a in &report.annotators {
         let gold = if a.gold == 0 {
             ["–".into(), "–".into()]
@@ -233,7 +242,11 @@ fn print_report(report: &Report, console: &Console) -> Result<ExitCode, Failure>
     }
     console.write(format_args!("\n{}", people.render(0)))?;
     if !report.batches.is_empty() {
-        let mut batches = Table::new(&[">batch", ">round", ">rows", "<alpha", "<outcome"]);
+        let mut batches = titled(
+            console,
+            &[">batch", ">round", ">rows", "<alpha", "<outcome"],
+            &[">批次", ">轮次", ">条数", "<alpha", "<结果"],
+        );
         for b in &report.batches {
             let alpha: Vec<String> = b.alpha.iter().map(|(name, a)| format!("{name} {}", number(*a))).collect();
             let outcomes: Vec<String> = b.outcomes.iter().map(|(name, n)| format!("{name} {n}")).collect();
@@ -243,29 +256,31 @@ fn print_report(report: &Report, console: &Console) -> Result<ExitCode, Failure>
         console.write(format_args!("\n{}", batches.render(0)))?;
     }
     let audit = &report.audit;
-    console.line(format_args!(
-        "\n{}: {} looked at, {} differ, {} allowed at {} ({} waiting)",
-        console.pick("audit", "复查"),
-        audit.done,
-        audit.wrong,
-        audit.allowed,
-        audit.quality,
-        audit.waiting
-    ))?;
+    let (done, wrong, allowed, waiting) = (audit.done, audit.wrong, audit.allowed, audit.waiting);
+    let quality = audit.quality;
+    console.line(match console.lang.code() {
+        "zh" => format!("\n复查：已复查 {done}，不一致 {wrong}，在 {quality} 下允许 {allowed}（等待 {waiting}）"),
+        _ => format!("\naudit: {done} looked at, {wrong} differ, {allowed} allowed at {quality} ({waiting} waiting)"),
+    })?;
     if let Some(judge) = &report.judge {
-        console.line(format_args!(
-            "judge {}: {} rows, order flips {:.3}, wording flips {:.3}, unreadable {:.3}, {} + {} tokens, cost {:.4}",
-            judge.model,
-            judge.rows,
-            judge.order_flip_rate,
-            judge.wording_flip_rate,
-            judge.unreadable,
-            judge.prompt_tokens,
-            judge.completion_tokens,
-            judge.cost
-        ))?;
-        let mut table =
-            Table::new(&["<rubric", ">decided", ">abstained", ">right", ">95 % interval", ">kappa", ">95 % interval"]);
+        let (rows, read, written) = (judge.rows, judge.prompt_tokens, judge.completion_tokens);
+        let (order, wording, unreadable) = (judge.order_flip_rate, judge.wording_flip_rate, judge.unreadable);
+        let (model, cost) = (&judge.model, judge.cost);
+        console.line(match console.lang.code() {
+            "zh" => format!(
+                "评审模型 {model}：{rows} 条，随顺序改变 {order:.3}，随措辞改变 {wording:.3}，无法解读 {unreadable:.3}，\
+                 词元 {read} + {written}，费用 {cost:.4}"
+            ),
+            _ => format!(
+                "judge {model}: {rows} rows, order flips {order:.3}, wording flips {wording:.3}, unreadable {unreadable:.3}, \
+                 {read} + {written} tokens, cost {cost:.4}"
+            ),
+        })?;
+        let mut table = titled(
+            console,
+            &["<rubric", ">decided", ">abstained", ">right", ">95 % interval", ">kappa", ">95 % interval"],
+            &["<评分项", ">已裁定", ">弃权", ">正确", ">95 % 区间", ">kappa", ">95 % 区间"],
+        );
         for r in &judge.rubrics {
             let kappa = r.kappa_interval.map_or("–".into(), |i| range((i.low, i.high)));
             let counts = [r.decided, r.abstained, r.right].map(|n| n.to_string());
@@ -273,32 +288,40 @@ fn print_report(report: &Report, console: &Console) -> Result<ExitCode, Failure>
         }
         console.write(table.render(0))?;
     }
-    console.line(format_args!("head: {} {}", report.head.seq, report.head.hash))?;
+    let head = console.pick("head", "日志末端");
+    console.line(format_args!("{head}: {} {}", report.head.seq, report.head.hash))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn rubric_lines(rubric: &RubricReport, console: &Console) -> Result<(), Failure> {
-    let style = match rubric.verdict {
-        "reliable" => Style::Green,
-        "tentative" => Style::Yellow,
-        "unreliable" => Style::Red,
-        _ => Style::Dim,
+    let (style, zh) = match rubric.verdict {
+        "reliable" => (Style::Green, "可靠"),
+        "tentative" => (Style::Yellow, "勉强"),
+        "unreliable" => (Style::Red, "不可靠"),
+        _ => (Style::Dim, "无定义"),
     };
+    let verdict = console.pick(rubric.verdict, zh);
     let interval = rubric.interval.map_or(String::new(), |i| format!(" ({})", range((i.low, i.high))));
     console.line(format_args!(
-        "\n{}: alpha {}{interval} {}, {} rows; Fleiss {}, AC1 {}",
+        "\n{}: alpha {}{interval} {}, {} {}; Fleiss {}, AC1 {}",
         console.heading(&rubric.name),
         number(rubric.alpha),
-        console.paint(style, rubric.verdict),
+        console.paint(style, verdict),
         rubric.units,
+        console.pick("rows", "条"),
         number(rubric.fleiss),
         number(rubric.gwet_ac1)
     ))?;
-    let mut table = Table::new(&["<annotator", ">alpha without", ">accuracy (Dawid–Skene)", ">rows"]);
+    let mut table = titled(
+        console,
+        &["<annotator", ">alpha without", ">accuracy (Dawid–Skene)", ">rows"],
+        &["<标注员", ">去掉后的 alpha", ">准确率（Dawid–Skene）", ">条数"],
+    );
+    let (coin, weighted) = (console.pick(" (one coin)", "（单参数）"), console.pick("weighted", "加权"));
     for (name, alpha) in &rubric.alpha_without {
         let rater = rubric.dawid_skene.as_ref().and_then(|t| t.raters.get(name));
         let accuracy =
-            rater.map_or("–".into(), |r| format!("{:.3}{}", r.accuracy, if r.one_coin { " (one coin)" } else { "" }));
+            rater.map_or("–".into(), |r| format!("{:.3}{}", r.accuracy, if r.one_coin { coin } else { "" }));
         table.row([name.clone(), number(*alpha), accuracy, rater.map_or("0".into(), |r| r.items.to_string())]);
     }
     console.write(table.render(0))?;
@@ -306,8 +329,8 @@ fn rubric_lines(rubric: &RubricReport, console: &Console) -> Result<(), Failure>
         .pairs
         .iter()
         .map(|p| {
-            let weighted = p.weighted.map_or(String::new(), |w| format!(" (weighted {w:.3})"));
-            format!("{}–{} {}{weighted}", p.a, p.b, number(p.kappa))
+            let also = p.weighted.map_or(String::new(), |w| format!(" ({weighted} {w:.3})"));
+            format!("{}–{} {}{also}", p.a, p.b, number(p.kappa))
         })
         .collect();
     if !pairs.is_empty() {
@@ -334,7 +357,8 @@ fn verify(path: &Path, head: Option<&str>, console: &Console) -> Result<ExitCode
             .line(format_args!("{whole}: {} events, {} rows, head {}", found.head.seq, found.items, found.head.hash))?;
         return Ok(ExitCode::SUCCESS);
     }
-    console.line(console.paint(Style::Red, format_args!("{} faults", found.faults.len())))?;
+    console
+        .line(console.paint(Style::Red, format_args!("{} {}", found.faults.len(), console.pick("faults", "处错误"))))?;
     Ok(ExitCode::from(1))
 }
 
