@@ -4,6 +4,7 @@
 //! `loar_data`; never trains, never serves.
 #![forbid(unsafe_code)]
 
+pub mod augment;
 pub mod batch;
 pub mod compliance;
 pub mod config;
