@@ -424,14 +424,16 @@ impl Store {
         if waits || ready.is_empty() {
             return Ok(());
         }
-        let alpha: BTreeMap<String, Option<f64>> =
-            report::alphas(&self.task, ready.iter().filter_map(|id| self.item(*id).ok()));
+        // six decimals: what is decided on is what the log's text gives back, to the last bit
+        let six = |x: f64| (x * 1e6).round() / 1e6;
+        let alpha = report::alphas(&self.task, ready.iter().filter_map(|id| self.item(*id).ok()));
+        let alpha: BTreeMap<String, Option<f64>> = alpha.into_iter().map(|(name, a)| (name, a.map(six))).collect();
         let posteriors = report::posteriors(&self.task, self.items());
         let gates: Vec<(u64, Gate)> = ready
             .into_iter()
             .map(|id| {
                 let unanimous = self.item(id).is_ok_and(|item| item.consensus().is_some());
-                let posterior = posteriors.get(&id).copied().unwrap_or(0.0);
+                let posterior = six(posteriors.get(&id).copied().unwrap_or(0.0));
                 let outcome = Gate::decide(&self.task, &alpha, unanimous, posterior);
                 (id, Gate { alpha: alpha.clone(), posterior, outcome })
             })

@@ -43,6 +43,9 @@ fn agreement_accepts_and_disagreement_goes_to_the_fourth() {
     let alpha = 1.0 - 29.0 * 2.0 / (2.0 * 13.0 * 17.0);
     assert!((report.rubrics[0].alpha.unwrap() - alpha).abs() < 1e-12, "{:?}", report.rubrics[0]);
     assert_eq!(report.rubrics[0].verdict, "reliable");
+    // the gate wrote six decimals, and a second reading of the log decides the same
+    assert_eq!(report.batches[0].alpha["correct"], Some((alpha * 1e6).round() / 1e6));
+    assert_eq!(Store::open(task.clone()).unwrap().items(), store.items());
     assert_eq!(report.batches[0].outcomes["adjudicate"], 1);
     assert_eq!(report.annotators[0].median_seconds, Some(7));
 
