@@ -196,7 +196,7 @@ impl Op {
         let task = if self.tasks { task_of(batch, row, &self.task_field) } else { None };
         let known = batch.added("language").and_then(|column| column.as_any().downcast_ref::<StringArray>());
         let of_row = known.filter(|column| column.is_valid(row.index())).map(|column| column.value(row.index()));
-        for (at, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.measure.entry().row) {
+        for (at, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.row) {
             let speaks = rule.task.is_empty() || task.as_ref().is_some_and(|task| rule.task.contains(task));
             let lengths = || row.responses().map(repeat::char_count).sum::<usize>();
             if speaks
@@ -211,14 +211,16 @@ impl Op {
             for (field, text) in texts {
                 let Some(text) = text.filter(|text| !text.is_empty() || expects_text(&turn, field)) else { continue };
                 let part = part_of(&turn, field);
-                let language = match language::identify(text, &self.language) {
-                    "und" => of_row.map_or("und", language::known),
-                    told => told,
+                // What scripts leave open, the row says; without the stage `language`, the model.
+                let language = match (language::identify_plainly(text, &self.language), of_row) {
+                    ("und", Some(of_row)) => language::known(of_row),
+                    ("und", None) => language::identify(text, &self.language),
+                    (told, _) => told,
                 };
                 let facts = Facts::new(text, language);
                 let mut hits = None;
                 for (at, rule) in self.rules.iter().enumerate() {
-                    let speaks = !rule.measure.entry().row
+                    let speaks = !rule.row
                         && (rule.field.is_empty() || part.is_some_and(|part| rule.field.contains(&part)))
                         && (rule.language.is_empty() || rule.language.iter().any(|code| code == language))
                         && (rule.task.is_empty() || task.as_ref().is_some_and(|task| rule.task.contains(task)))

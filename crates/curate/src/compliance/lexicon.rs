@@ -145,9 +145,11 @@ impl Lexicon {
         let patterns: Vec<&str> =
             kept.iter().map(|word| word.word.as_str()).chain(allow.iter().map(String::as_str)).collect();
         let automaton = (!kept.is_empty()).then(|| {
-            // On UTF-8 a contiguous NFA is faster than a DFA and takes a tenth of its memory.
+            // With thousands of words of UTF-8 a contiguous NFA is faster than a DFA and takes a tenth
+            // of its memory; a short list fits the cache as a DFA.
+            let kind = if patterns.len() > 500 { AhoCorasickKind::ContiguousNFA } else { AhoCorasickKind::DFA };
             let mut builder = AhoCorasick::builder();
-            builder.match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA));
+            builder.match_kind(MatchKind::LeftmostLongest).kind(Some(kind));
             builder.build(&patterns).expect("fewer words than an automaton can hold")
         });
         Lexicon { allowed: kept.len(), words: kept, automaton }

@@ -41,6 +41,8 @@ pub struct Rule {
     pub name: String,
     /// What it measures.
     pub measure: Measure,
+    /// Whether that is about the whole row.
+    pub row: bool,
     /// Least value that passes.
     pub min: Option<f64>,
     /// Greatest value that passes.
@@ -297,6 +299,7 @@ impl Reader<'_> {
         let rule = Rule {
             name: format!("{set}/{}", id.unwrap_or_default()),
             measure: entry.map_or(Measure::Chars, |entry| entry.measure),
+            row: entry.is_some_and(|entry| entry.row),
             min,
             max,
             n: n.unwrap_or(1),

@@ -532,3 +532,27 @@ fn a_preview_counts_every_rule_and_merges() {
     assert!(doubled.iter().zip(&killed).all(|(a, b)| a.rows == 2 * b.rows && a.share == b.share));
     assert_eq!(ids(&op, &batch).iter().filter(|id| *id == "echo").count() as u64, echo.rows);
 }
+
+/// The reference in the documentation is the tables of the code.
+#[test]
+fn the_documentation_names_every_key_measure_and_category() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/screening.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let takes = |key| match key {
+        None => "",
+        Some(Key::N) => "`n`",
+        Some(Key::Words) => "`words`",
+        Some(Key::SomeWords) => "`words`?",
+        Some(Key::Pattern) => "`pattern`",
+    };
+    let measures = MEASURES.iter().map(|e| format!("| `{}` | {} | {} |", e.name, takes(e.key), e.about));
+    let keys = KEYS.iter().map(|(key, about)| format!("| `{key}` | {about} |"));
+    let categories = crate::compliance::CATEGORIES.iter().map(|(name, about)| format!("| `{name}` | {about} |"));
+    let rows: Vec<String> = keys.chain(measures).chain(categories).collect();
+    for row in &rows {
+        assert!(page.lines().any(|line| line == row), "not in docs/screening.md:\n{row}");
+    }
+    let table_rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(table_rows, rows.len(), "docs/screening.md has rows that no code has");
+    assert!(PRESETS.iter().all(|(name, _)| page.contains(&format!("`{name}`"))));
+}

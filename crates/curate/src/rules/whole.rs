@@ -58,8 +58,8 @@ fn calls(row: &Row<'_>, turn: usize) -> bool {
 /// 1 when the last question and its answer are in different languages.
 fn language_differs(rule: &Rule, row: &Row<'_>, options: &language::Options) -> Option<f64> {
     let (asked, answered) = (row.requests().last()?, row.responses().last()?);
-    let one = language::identify(asked, options);
-    let other = language::identify(answered, options);
+    let one = language::identify_plainly(asked, options);
+    let other = language::identify_plainly(answered, options);
     let told = |code: &str| !matches!(code, "und" | "code" | "mixed");
     if !told(one) || !told(other) || one == other {
         return Some(0.0);
