@@ -173,6 +173,8 @@ sections! {
         eval_fraction: f64 = |c| if c.eval_files { derived(0.0) } else { fixed(0.1) }, "10 % held out is the advice for small sets; 0 when `eval` names files";
         /// Most rows held out by `eval_fraction`.
         eval_max_rows: usize = |_| fixed(500), "size of the evaluation sets DeepSeek published with ESFT";
+        /// Path of a curriculum, `schedule.jsonl`: which rows each stage takes. Stages follow one another, rows are shuffled inside a stage (with `train.shuffle`), and an epoch is one pass over all stages. Empty: none.
+        schedule: String = |_| fixed(String::new()), "";
         /// Row schema.
         format: RowFormat = |_| fixed(RowFormat::Auto), "";
         /// Field names: the name this tool uses = the name in the file, as in `{ prompt = "q" }`.

@@ -36,6 +36,14 @@ pub enum TrainError {
         /// Rows in all.
         rows: usize,
     },
+    /// A schedule names what is not there.
+    #[error("{total} faults in `data.schedule`{}{}", shown_of(.shown.len(), *.total), lines(.shown))]
+    Schedule {
+        /// The first of them, each with file and line.
+        shown: Vec<String>,
+        /// How many there are.
+        total: usize,
+    },
     /// The ledger does not add up: a bug of this program, not of the data.
     #[error("the token ledger does not add up{}\nplease report this as a bug, with the data if you can", lines(.faults))]
     Ledger {

@@ -24,6 +24,7 @@ mod rows;
 mod run;
 mod schedule;
 mod session;
+mod stages;
 mod step;
 pub mod tensorboard;
 

@@ -11,6 +11,9 @@ const PURPOSE_ORDER: u32 = 0x0D3E;
 /// The endless stream of rows: epoch after epoch, each in its own order.
 #[derive(Clone, Debug)]
 pub struct Order {
+    /// Rows of each stage, in the order of an epoch; one stage of all rows without a curriculum.
+    stages: Vec<Vec<usize>>,
+    /// Rows of an epoch.
     rows: usize,
     seed: u64,
     shuffle: bool,
@@ -21,20 +24,41 @@ pub struct Order {
 impl Order {
     /// Order of `rows` rows; without `shuffle` the order of the files in every epoch.
     pub fn new(rows: usize, seed: u64, shuffle: bool) -> Order {
-        Order { rows, seed, shuffle, epoch: None }
+        Order::staged(vec![(0..rows).collect()], seed, shuffle)
+    }
+
+    /// Stages after one another in every epoch; `shuffle` is inside of each.
+    pub fn staged(stages: Vec<Vec<usize>>, seed: u64, shuffle: bool) -> Order {
+        let rows = stages.iter().map(Vec::len).sum();
+        Order { stages, rows, seed, shuffle, epoch: None }
+    }
+
+    /// Rows of an epoch.
+    pub fn epoch_rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Rows of one epoch in their order.
+    fn epoch(&self, epoch: u64) -> Vec<usize> {
+        let mut order = Vec::with_capacity(self.rows);
+        for (at, stage) in self.stages.iter().enumerate() {
+            // the low 32 bits tell 2^32 epochs apart; each stage has a purpose of its own
+            let stream = Stream::new(self.seed, PURPOSE_ORDER.wrapping_add((at as u32) << 16), epoch as u32);
+            match self.shuffle {
+                true => order.extend(stream.permutation(stage.len()).into_iter().map(|row| stage[row])),
+                false => order.extend(stage),
+            }
+        }
+        order
     }
 
     /// The row at `cursor` of the stream. Panics when there are no rows: a bug of the caller.
     pub fn row(&mut self, cursor: u64) -> usize {
         let (epoch, at) = (cursor / self.rows as u64, (cursor % self.rows as u64) as usize);
-        if !self.shuffle {
-            return at;
-        }
         match &self.epoch {
             Some((e, order)) if *e == epoch => order[at],
             _ => {
-                // the low 32 bits tell 2^32 epochs apart
-                let order = Stream::new(self.seed, PURPOSE_ORDER, epoch as u32).permutation(self.rows);
+                let order = self.epoch(epoch);
                 let row = order[at];
                 self.epoch = Some((epoch, order));
                 row
@@ -76,7 +100,7 @@ pub struct Batches {
 impl Batches {
     /// Batches over rows of these token lengths.
     pub fn new(lengths: Vec<usize>, order: Order, size: BatchSize, length: Length) -> Batches {
-        let rows = lengths.len();
+        let rows = order.epoch_rows();
         let mut batches = Batches { order, lengths, size, limit: None, steps: 0 };
         match length {
             Length::Steps(steps) => batches.steps = steps,
@@ -120,7 +144,7 @@ impl Batches {
 
     /// Epochs done at `cursor`.
     pub fn epoch(&self, cursor: u64) -> f64 {
-        cursor as f64 / self.lengths.len() as f64
+        cursor as f64 / self.order.epoch_rows() as f64
     }
 }
 
@@ -151,6 +175,35 @@ mod tests {
         }
         assert_ne!(epochs[0], epochs[1]);
         assert_ne!(epochs[1], epochs[2]);
+    }
+
+    #[test]
+    fn stages_follow_one_another_in_every_epoch() {
+        let stages = vec![vec![4, 5, 6, 7], vec![0, 1, 4], vec![2, 3]];
+        let make = |seed| {
+            Batches::new(vec![1; 8], Order::staged(stages.clone(), seed, true), BatchSize::Rows(2), Length::Epochs(2.0))
+        };
+        let rows: Vec<usize> = all(make(3)).concat();
+        assert_eq!(rows.len(), 18);
+        for epoch in rows.chunks(9) {
+            let mut at = 0;
+            for stage in &stages {
+                let mut taken = epoch[at..at + stage.len()].to_vec();
+                taken.sort_unstable();
+                assert_eq!(taken, *stage);
+                at += stage.len();
+            }
+        }
+        assert_eq!(rows, all(make(3)).concat());
+        assert_ne!(rows, all(make(4)).concat());
+        assert_eq!(make(3).epoch(9), 1.0);
+        // entered at any place, the stream goes on the same
+        let mut straight = make(3);
+        let mut cursor = 0;
+        while let Some((rows, next)) = straight.at(cursor) {
+            assert_eq!(make(3).at(cursor), Some((rows, next)));
+            cursor = next;
+        }
     }
 
     #[test]

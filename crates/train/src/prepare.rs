@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::observer::{Event, Observer};
 use crate::pack::Row;
 use crate::rows::load_rows;
-use crate::{TrainError, memory};
+use crate::{TrainError, memory, stages};
 
 /// Everything that a training loop takes.
 pub struct Inputs {
@@ -24,6 +24,8 @@ pub struct Inputs {
     pub rows: Vec<Row>,
     /// Rows to evaluate on.
     pub eval_rows: Vec<Row>,
+    /// Rows of each stage of `data.schedule`, when there is one.
+    pub stages: Option<Vec<Vec<usize>>>,
     /// Their account.
     pub ledger: Ledger,
     /// What the result comes from.
@@ -109,6 +111,16 @@ pub fn prepare(run: &ResolvedRun, observer: &mut dyn Observer) -> Result<Inputs,
     let mut parents =
         vec![Parent { role: "base".into(), path: run.model.path.to_string_lossy().into_owned(), id: base_id }];
     let (rows, eval_rows, ledger) = load_rows(run, &config, &mut parents, observer)?;
+    let stages = if run.data.schedule.is_empty() {
+        None
+    } else {
+        let path = Path::new(&run.data.schedule);
+        let files: Vec<String> = parents.iter().filter(|p| p.role == "data").map(|p| p.path.clone()).collect();
+        let stages = stages::read(path, &rows, &files, observer)?;
+        let path_text = run.data.schedule.clone();
+        parents.push(Parent { role: "schedule".into(), path: path_text, id: ContentId::of_file(path)? });
+        Some(stages)
+    };
     observer.on(&Event::Phase { name: "load" });
     let resident_before = memory::resident_bytes();
     let mut model = load_base(run)?;
@@ -116,7 +128,7 @@ pub fn prepare(run: &ResolvedRun, observer: &mut dyn Observer) -> Result<Inputs,
         model.check_ids(&row.ids)?;
     }
     attach(&mut model, run)?;
-    Ok(Inputs { model, rows, eval_rows, ledger, parents, base_id, resident_before })
+    Ok(Inputs { model, rows, eval_rows, stages, ledger, parents, base_id, resident_before })
 }
 
 /// The base of a run, nothing trainable yet.

@@ -134,7 +134,7 @@ pub fn plan_run(run: &ResolvedRun, observer: &mut dyn Observer) -> Result<Plan, 
     let inputs = prepare(run, observer)?;
     observer.on(&Event::Coverage { table: inputs.model.coverage().to_string() });
     observer.on(&Event::Phase { name: "probe" });
-    let batches = batches(run, inputs.rows.iter().map(|r| r.ids.len()).collect());
+    let batches = batches(run, &inputs);
     let evaluations = if inputs.eval_rows.is_empty() {
         0
     } else {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use loar_artifact::ContentId;
 use loar_model::Coverage;
 use loar_tape::{AdamW, Grads, ParamRole};
 use serde_json::{Map, json};
@@ -57,10 +58,14 @@ pub(crate) struct Session<'a> {
     checkpoint_every: u64,
 }
 
-/// The batches of a run over rows of these lengths.
-pub(crate) fn batches(run: &ResolvedRun, lengths: Vec<usize>) -> Batches {
+/// The batches of a run over its rows, in stages where there are some.
+pub(crate) fn batches(run: &ResolvedRun, inputs: &Inputs) -> Batches {
     let t = &run.train;
-    let order = Order::new(lengths.len(), t.seed, t.shuffle);
+    let lengths: Vec<usize> = inputs.rows.iter().map(|r| r.ids.len()).collect();
+    let order = match &inputs.stages {
+        Some(stages) => Order::staged(stages.clone(), t.seed, t.shuffle),
+        None => Order::new(lengths.len(), t.seed, t.shuffle),
+    };
     let size = if t.batch_tokens > 0 { BatchSize::Tokens(t.batch_tokens) } else { BatchSize::Rows(t.batch_rows) };
     let length = if t.steps > 0 { Length::Steps(t.steps) } else { Length::Epochs(t.epochs) };
     Batches::new(lengths, order, size, length)
@@ -80,7 +85,7 @@ impl<'a> Session<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Session<'a>, TrainError> {
         let folder = Folder::new(&run.output.dir);
-        let batches = batches(run, inputs.rows.iter().map(|r| r.ids.len()).collect());
+        let batches = batches(run, &inputs);
         let program = inputs.resident_before.unwrap_or(0);
         let settings = fit_memory(run, &inputs.model, &inputs.rows, &batches, program);
         let steps = batches.steps();
@@ -116,7 +121,7 @@ impl<'a> Session<'a> {
             seconds: 0.0,
             training_id: run.training_id(),
             base_id: inputs.base_id,
-            rows_id: rows_id([&inputs.rows, &inputs.eval_rows]),
+            rows_id: staged_id(rows_id([&inputs.rows, &inputs.eval_rows]), inputs.stages.as_deref()),
         };
         let (found, faults) = checkpoints.newest();
         for fault in &faults {
@@ -442,6 +447,12 @@ pub(crate) fn imbalance(load: &[Vec<u64>]) -> Option<f64> {
     ratios.reduce(f64::max)
 }
 
+/// Id over rows and the stages that they are taken in.
+fn staged_id(rows: ContentId, stages: Option<&[Vec<usize>]>) -> ContentId {
+    let Some(stages) = stages else { return rows };
+    ContentId::of_bytes(format!("{rows} {stages:?}").as_bytes())
+}
+
 fn restore_gradients(coverage: &mut Coverage, marks: Option<&[(String, u64)]>) {
     for (component, n) in marks.unwrap_or_default() {
         if let Some(row) = coverage.rows.iter_mut().find(|r| r.component == *component) {
@@ -469,7 +480,7 @@ fn refuse_changes(folder: &Folder, run: &ResolvedRun, saved: &State, now: &State
     }
     if saved.rows_id != now.rows_id {
         differences.push(format!(
-            "the token rows were {} and are {}: data, tokenizer or template changed",
+            "the token rows were {} and are {}: data, schedule, tokenizer or template changed",
             saved.rows_id, now.rows_id
         ));
     }

@@ -312,3 +312,35 @@ proptest! {
         }
     }
 }
+
+/// A curriculum is taken in its order, a killed run goes on to the same bytes, and another schedule
+/// is another run.
+#[test]
+fn a_scheduled_run_resumes_and_refuses_another_schedule() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("schedule.jsonl");
+    let lines = |turned: bool| -> String {
+        let line = |n: usize| {
+            format!("{{\"stage\":{},\"row\":\"train.jsonl:{n}\"}}\n", if (n > 20) != turned { 2 } else { 1 })
+        };
+        (1..=40).map(line).collect()
+    };
+    std::fs::write(&path, lines(false)).unwrap();
+    let schedule = format!("data.schedule={path:?}");
+    let set = [schedule.as_str(), "data.eval_fraction=0.0", "checkpoint.every_steps=1"];
+    let straight = bench.run("scheduled", &set);
+    go(&straight).0.unwrap();
+    let killed = bench.run("killed", &set);
+    stop_at(&killed, 3);
+    let (end, _) = resume(&killed.output.dir, &[]);
+    assert_eq!(end.unwrap().end, End::Completed);
+    let weights = |run: &loar_train::ResolvedRun| bytes(&run.output.dir.join("adapter/adapter_model.safetensors"));
+    assert!(weights(&straight) == weights(&killed), "a resumed run ends in other bytes");
+    let plain = bench.run("plain", &set[1..]);
+    go(&plain).0.unwrap();
+    assert!(weights(&straight) != weights(&plain), "the schedule changed nothing");
+    let other = bench.run("other", &set);
+    stop_at(&other, 3);
+    std::fs::write(&path, lines(true)).unwrap();
+    assert!(matches!(resume(&other.output.dir, &[]).0, Err(TrainError::Changed { .. })));
+}

@@ -219,7 +219,10 @@ fn real_rows_give_what_the_report_counts() {
         let augmenter = Augmenter::new(Options { share: 1.0, ..Options::default() }, None).unwrap();
         let (made, report) = augmenter.batch(&batch);
         for (transform, count) in &report.transforms {
-            println!("{name} {transform}: fitted {}, accepted {}, refused {:?}", count.fitted, count.accepted, count.refused);
+            println!(
+                "{name} {transform}: fitted {}, accepted {}, refused {:?}",
+                count.fitted, count.accepted, count.refused
+            );
             assert_eq!(count.fitted, count.accepted + count.refused.values().sum::<u64>());
         }
         assert_eq!(made.len() as u64, report.transforms.values().map(|c| c.accepted).sum::<u64>());
