@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::dedup::DedupOptions;
 use crate::options::{OptionFault, line_of};
 use crate::split::SplitOptions;
-use crate::{control, decontaminate, language};
+use crate::{compliance, control, curriculum, decontaminate, language, pii, rules, select, taxonomy};
 
 /// Where rows come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,8 +39,24 @@ fn one() -> f64 {
 }
 
 /// Keys of the file.
-const SECTIONS: [&str; 10] =
-    ["out", "seed", "report", "shard_mib", "source", "control", "language", "decontaminate", "dedup", "split"];
+const SECTIONS: [&str; 16] = [
+    "out",
+    "seed",
+    "report",
+    "shard_mib",
+    "source",
+    "control",
+    "language",
+    "types",
+    "rules",
+    "compliance",
+    "pii",
+    "decontaminate",
+    "dedup",
+    "select",
+    "split",
+    "curriculum",
+];
 
 /// Language of the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,13 +87,29 @@ pub struct CurateConfig {
     pub control: control::Options,
     /// Languages; always on.
     pub language: language::Options,
+    /// Task types; always on.
+    pub types: taxonomy::Options,
+    /// The rule engine; always on. `presets = []` without `files` turns it off.
+    pub rules: rules::Options,
+    /// Word lists and the acceptance sample; on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compliance: Option<compliance::Options>,
+    /// Personal data; on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pii: Option<pii::Options>,
     /// Evaluation data to keep out; on when the section is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decontaminate: Option<decontaminate::Options>,
     /// Repeated rows; always on.
     pub dedup: DedupOptions,
+    /// A diverse choice of rows within a budget; on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub select: Option<select::Options>,
     /// Held-out parts.
     pub split: SplitOptions,
+    /// A schedule from easy to hard; on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<curriculum::Options>,
 }
 
 /// A config file with its faults.
@@ -124,7 +156,13 @@ impl CurateConfig {
             source: Vec::new(),
             control: control::Options::default(),
             language: language::Options::default(),
+            types: taxonomy::Options::default(),
+            rules: rules::Options::default(),
+            compliance: None,
+            pii: None,
             decontaminate: None,
+            select: None,
+            curriculum: None,
             dedup: DedupOptions::default(),
             split: SplitOptions::default(),
         };
@@ -139,6 +177,12 @@ impl CurateConfig {
                 "source" => reader.sources(value, &mut config.source),
                 "control" => reader.plain("control", value, &mut config.control),
                 "language" => reader.plain("language", value, &mut config.language),
+                "types" => reader.plain("types", value, &mut config.types),
+                "rules" => reader.plain("rules", value, &mut config.rules),
+                "compliance" => reader.section("compliance", value, &mut config.compliance),
+                "pii" => reader.section("pii", value, &mut config.pii),
+                "select" => reader.section("select", value, &mut config.select),
+                "curriculum" => reader.section("curriculum", value, &mut config.curriculum),
                 "decontaminate" => reader.section("decontaminate", value, &mut config.decontaminate),
                 "dedup" => reader.plain("dedup", value, &mut config.dedup),
                 "split" => reader.plain("split", value, &mut config.split),
@@ -159,14 +203,22 @@ impl CurateConfig {
             source.paths.iter_mut().for_each(|path| *path = folder.join(&*path));
             source.read.on_bad_row = OnBadRow::Drop;
         }
-        if let Some(options) = &mut config.decontaminate {
-            options.against.iter_mut().for_each(|path| *path = folder.join(&*path));
-        }
+        config.from_folder(folder);
         config.check(&mut reader.faults);
         if reader.faults.is_empty() {
             return Ok(config);
         }
         Err(ConfigFaults { path: path.into(), faults: reader.faults })
+    }
+
+    /// Paths of the file mean its folder.
+    fn from_folder(&mut self, folder: &Path) {
+        let mut paths: Vec<&mut PathBuf> = self.rules.files.iter_mut().chain(&mut self.rules.tokenizer).collect();
+        paths.extend(&mut self.types.cues);
+        paths.extend(self.decontaminate.iter_mut().flat_map(|options| &mut options.against));
+        paths.extend(self.compliance.iter_mut().flat_map(|options| &mut options.files));
+        paths.extend(self.pii.iter_mut().flat_map(|options| &mut options.key_file));
+        paths.into_iter().for_each(|path| *path = folder.join(&*path));
     }
 
     fn check(&self, faults: &mut Vec<OptionFault>) {

@@ -13,7 +13,9 @@ use crate::config::CurateConfig;
 use crate::operator::Action;
 use crate::pipeline::Written;
 use crate::report::Examples;
+use crate::split::Part;
 use crate::stats::Stats;
+use crate::taxonomy::{self, Counts, Taxonomy};
 
 /// What one stage did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,6 +169,14 @@ pub struct Dataset {
     pub stage_files: Vec<(String, ContentId)>,
     /// Repetitions.
     pub duplicates: Duplicates,
+    /// Which of the 112 task types the training part covers, and what it lacks.
+    pub coverage: Value,
+    /// How rows were selected, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Value>,
+    /// The stages of `schedule.jsonl`, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<Value>,
     /// Sources with their files.
     pub sources: Vec<SourceReport>,
     /// Files of a folder that were not read, with the reason.
@@ -215,6 +225,8 @@ pub(crate) struct Parts<'a> {
     /// Files that stages were given, by content.
     pub stage_files: Vec<(String, ContentId)>,
     pub duplicates: Duplicates,
+    pub selection: Option<Value>,
+    pub curriculum: Option<Value>,
     pub passed_over: Vec<(PathBuf, String)>,
     /// What each shard wrote, with the index of its file.
     pub written: Vec<(usize, Written)>,
@@ -264,6 +276,9 @@ impl Dataset {
             stages: parts.stages,
             stage_files: parts.stage_files,
             duplicates: parts.duplicates,
+            coverage: coverage(&stats, &parts.config.types),
+            selection: parts.selection,
+            curriculum: parts.curriculum,
             sources,
             passed_over: parts.passed_over,
             stats,
@@ -271,6 +286,15 @@ impl Dataset {
         };
         (set, examples)
     }
+}
+
+/// Coverage of the task types by the training part.
+fn coverage(stats: &Stats, options: &taxonomy::Options) -> Value {
+    let mut counts = Counts::default();
+    if let Some(train) = stats.0.get(&Part::Train) {
+        train.task_types.iter().for_each(|(number, rows)| counts.count(*number, *rows));
+    }
+    serde_json::to_value(counts.report(&Taxonomy::builtin(), options)).unwrap_or_default()
 }
 
 /// The id over all files written.

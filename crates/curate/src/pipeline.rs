@@ -6,8 +6,10 @@
 //! A shard is finished when its summary lies in the work folder, so a run that was stopped goes on
 //! from there. Nothing depends on time, on the number of threads or on the order in which they end.
 
+mod finish;
 mod global;
 mod map;
+mod preview;
 mod record;
 mod write;
 
@@ -28,8 +30,10 @@ use crate::operator::Operator;
 use crate::options::OptionFault;
 use crate::report::report;
 use crate::shard::ShardError;
-use crate::{control, language};
+use crate::taxonomy::TaskTypes;
+use crate::{compliance, control, language, pii, rules};
 
+pub use preview::{RulePreview, preview};
 pub use record::{RowRecord, StoredFinding, read_lines};
 pub(crate) use write::Written;
 
@@ -60,6 +64,9 @@ pub enum CurateError {
     /// A result cannot be written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// A stage cannot work with what earlier stages gave.
+    #[error("{0}")]
+    Stage(OptionFault),
     /// The work folder belongs to something else.
     #[error("{work} holds shards of another run ({why}); remove the folder to start again, or name another `out`")]
     OtherRun {
@@ -190,6 +197,19 @@ impl Stages {
         let mut stages = Stages { operators: Vec::new(), files: Vec::new(), faults: Vec::new() };
         stages.add("control", control::Op::new(config.control.clone()));
         stages.add("language", language::Op::new(config.language.clone()));
+        stages.add("types", TaskTypes::new(config.types.clone()));
+        stages.files(config.types.cues.as_slice());
+        if !(config.rules.presets.is_empty() && config.rules.files.is_empty()) {
+            stages.files(&config.rules.files);
+            stages.add("rules", rules::Op::new(config.rules.clone()));
+        }
+        if let Some(options) = &config.compliance {
+            stages.files(&options.files);
+            stages.add("compliance", compliance::Op::new(options.clone()));
+        }
+        if let Some(options) = &config.pii {
+            stages.add("pii", pii::Op::new(options.clone()));
+        }
         if let Some(options) = &config.decontaminate {
             stages.files(&options.against);
             stages.add("decontaminate", Decontaminate::new(options.clone()));
@@ -208,9 +228,10 @@ impl Stages {
     }
 
     fn files(&mut self, paths: &[PathBuf]) {
-        // A path that cannot be listed is a fault that the stage itself tells.
-        for path in files(paths).map(|found| found.files).unwrap_or_default() {
-            if let Ok(id) = ContentId::of_file(&path) {
+        // A path that cannot be read is a fault that the stage itself tells.
+        for path in paths {
+            let id = if path.is_dir() { ContentId::of_dir(path) } else { ContentId::of_file(path) };
+            if let Ok(id) = id {
                 self.files.push((path.display().to_string(), id));
             }
         }
@@ -239,6 +260,8 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
     let mapped = map::run(&plan, control)?;
     let decided = global::run(&plan, &mapped, control)?;
     let written = write::run(&plan, &mapped, &decided, control)?;
+    let curriculum = finish::curriculum(&plan, &written)?;
+    finish::review(&plan, &mapped, &decided)?;
 
     let inputs = mapped.shards.iter().map(|shard| shard.input);
     let mut counts = mapped.stages;
@@ -250,6 +273,8 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
         stages: counts,
         stage_files: stages.files,
         duplicates: decided.duplicates,
+        selection: decided.selection,
+        curriculum,
         passed_over,
         written: inputs.zip(written).collect(),
     });

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use loar_curate::Action;
 use loar_curate::config::CurateConfig;
 use loar_curate::dataset::Dataset;
-use loar_curate::pipeline::{Control, CurateError, Progress, run as curate};
+use loar_curate::pipeline::{Control, CurateError, Progress, RulePreview, preview, run as curate};
 
 use crate::console::{Console, Lang, bytes, duration, grouped};
 use crate::diagnose::Failure;
@@ -33,7 +34,16 @@ pub struct Args {
     /// Threads; 0 takes every core
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Print the set's `dataset.json`
+    /// Show what every rule would leave out, with examples, and write nothing
+    #[arg(long)]
+    preview: bool,
+    /// With --preview: rows looked at in each file
+    #[arg(long, value_name = "N", default_value_t = 100_000, requires = "preview")]
+    rows: u64,
+    /// With --preview: examples shown for each rule
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "preview")]
+    examples: usize,
+    /// Print one JSON object: the set's `dataset.json`, or the preview
     #[arg(long)]
     json: bool,
 }
@@ -51,7 +61,19 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     let follow = Follow::new(console);
     let progress = |progress| follow.tell(progress);
     let started = Instant::now();
-    let result = curate(&config, &args.config, &Control { threads, stop: &stop, progress: &progress });
+    let control = Control { threads, stop: &stop, progress: &progress };
+    if args.preview {
+        let result = preview(&config, &args.config, args.rows, args.examples, &control);
+        follow.bar.finish_and_clear();
+        let found = result.map_err(faulty)?;
+        if args.json {
+            console.line(serde_json::to_string(&found).unwrap_or_default())?;
+        } else {
+            console.write(previewed(&found, console))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let result = curate(&config, &args.config, &control);
     follow.bar.finish_and_clear();
     let set = result.map_err(faulty)?;
     if args.json {
@@ -186,5 +208,56 @@ fn shown(set: &Dataset, console: &Console) -> String {
         Lang::Zh => format!("读取 {} 行：{}；丢弃 {dropped}", grouped(set.rows), parts.join("，")),
     });
     out.push('\n');
+    out
+}
+
+/// Rules that speak against some row, the hardest first, with examples.
+fn previewed(found: &RulePreview, console: &Console) -> String {
+    let titles = match console.lang {
+        Lang::En => ["rule", "action", "bound", "rows", "share", "alone"],
+        Lang::Zh => ["规则", "动作", "界限", "行数", "占比", "唯一原因"],
+    };
+    let mut table = Table::new(&titles);
+    let mut rules: Vec<_> = found.rules.iter().filter(|rule| rule.rows > 0).collect();
+    rules.sort_by(|one, other| other.rows.cmp(&one.rows).then(one.rule.cmp(&other.rule)));
+    for rule in &rules {
+        let bound = match (rule.min, rule.max) {
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            (Some(min), None) => format!("≥ {min}"),
+            (None, Some(max)) => format!("≤ {max}"),
+            (None, None) => String::new(),
+        };
+        let action = match rule.action {
+            Action::Drop => console.pick("drop", "丢弃"),
+            Action::Edit => console.pick("edit", "修改"),
+            Action::Note => console.pick("note", "标注"),
+        };
+        table.row([
+            rule.rule.clone(),
+            action.to_owned(),
+            bound,
+            grouped(rule.rows),
+            format!("{:.2} %", 100.0 * rule.share),
+            grouped(rule.alone),
+        ]);
+    }
+    let mut out = table.render(0);
+    for rule in rules.iter().filter(|rule| !rule.examples.is_empty()) {
+        out.push_str(&format!("\n{}\n", rule.rule));
+        for example in &rule.examples {
+            let file = found.files.get(example.source as usize).map_or("", String::as_str);
+            let text: String = example.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            out.push_str(&format!("  {file}:{} ({:.3})  {text}\n", example.line, example.value));
+        }
+    }
+    let quiet = found.rules.len() - rules.len();
+    let share = 100.0 * found.dropped as f64 / found.rows.max(1) as f64;
+    let (rows, dropped) = (grouped(found.rows), grouped(found.dropped));
+    out.push_str(&match console.lang {
+        Lang::En => {
+            format!("\n{rows} rows looked at, {dropped} ({share:.1} %) would be dropped; {quiet} rules found nothing\n")
+        }
+        Lang::Zh => format!("\n检查 {rows} 行，将丢弃 {dropped} 行（{share:.1} %）；{quiet} 条规则无命中\n"),
+    });
     out
 }

@@ -1,13 +1,18 @@
 //! Second pass: what only all rows together can tell. Reads keys, and of the text only rows that
 //! share one. A kept row costs some tens of bytes here, whatever its length.
 
+use arrow_array::BooleanArray;
+use serde_json::Value;
+
 use super::map::{Mapped, files};
 use super::{Control, CurateError, KEY_BUDGET, Plan, Progress};
 use crate::dataset::{Duplicates, StageCount};
 use crate::dedup::Conflicts;
 use crate::dedup::cluster::{Alike, Clusters, Stored};
 use crate::operator::Action;
-use crate::shard::read_keys;
+use crate::options::OptionFault;
+use crate::select::{self, Selector};
+use crate::shard::{read_keys, read_rows};
 use crate::split::{Part, split};
 
 /// Column of the key files that holds line numbers.
@@ -37,8 +42,12 @@ pub(crate) struct Decided {
     pub repeats: Vec<Repeat>,
     /// (row, the earlier row that asks the same and is answered otherwise), by row.
     pub conflicts: Vec<(u32, u32)>,
+    /// Rows left out by selection, by row.
+    pub unselected: Vec<u32>,
     pub stages: Vec<StageCount>,
     pub duplicates: Duplicates,
+    /// How rows were selected, if they were.
+    pub selection: Option<Value>,
 }
 
 pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Result<Decided, CurateError> {
@@ -70,9 +79,11 @@ pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Re
         dropped: vec![false; rows],
         repeats: repeats(&mut clusters),
         conflicts: Vec::new(),
+        unselected: Vec::new(),
         stages: Vec::new(),
         duplicates: Duplicates { compared: clusters.compared, ..Duplicates::default() },
         starts: starts.clone(),
+        selection: None,
     };
     count_repeats(plan, &mut decided);
 
@@ -84,6 +95,9 @@ pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Re
     same.join_equal(stored, group, KEY_BUDGET)?;
     find_conflicts(plan, &same, &keys, &mut decided);
     drop(same);
+    if let Some(options) = &plan.config.select {
+        choose(stored, options, &mut decided)?;
+    }
 
     if held_out {
         let mut groups = clusters;
@@ -170,4 +184,38 @@ fn find_conflicts(plan: &Plan<'_>, same: &Clusters, keys: &[u64], decided: &mut 
     *(if action == Action::Drop { &mut count.dropped } else { &mut count.noted }) += decided.conflicts.len() as u64;
     decided.duplicates.conflicts = decided.conflicts.len() as u64;
     decided.stages.push(count);
+}
+
+/// Drops the rows that a diverse choice within the budget leaves.
+fn choose(stored: Stored<'_>, options: &select::Options, decided: &mut Decided) -> Result<(), CurateError> {
+    let first = |mut faults: Vec<OptionFault>| CurateError::Stage(faults.swap_remove(0));
+    let mut selector = Selector::new(options.clone(), None).map_err(first)?;
+    let left = decided.dropped.iter().filter(|dropped| !**dropped).count() as u64;
+    let mut count = StageCount::new("select", 1, left);
+    let mut at = 0;
+    // Numbers over all input of kept rows rise with their index.
+    let mut numbers = Vec::with_capacity(decided.dropped.len());
+    for path in stored.rows {
+        for batch in read_rows(path)? {
+            numbers.extend(batch.rows().map(|row| row.number()));
+            let keep: BooleanArray =
+                decided.dropped[at..at + batch.len()].iter().map(|dropped| Some(!dropped)).collect();
+            at += batch.len();
+            selector.add(&batch.filter(&keep)).map_err(CurateError::Stage)?;
+        }
+    }
+    let selection = selector.finish();
+    let mut taken: Vec<u64> = selection.rows.iter().map(|row| row.row).collect();
+    taken.sort_unstable();
+    for (row, number) in numbers.iter().enumerate() {
+        if !decided.dropped[row] && taken.binary_search(number).is_err() {
+            decided.dropped[row] = true;
+            decided.unselected.push(row as u32);
+            count.finding("not-selected", Action::Drop);
+            count.dropped += 1;
+        }
+    }
+    decided.selection = serde_json::to_value(&selection.report).ok();
+    decided.stages.push(count);
+    Ok(())
 }

@@ -40,7 +40,7 @@ fn sources(dir: &Path) {
     std::fs::write(
         dir.join("data.toml"),
         "out = \"set\"\nseed = 3\n[[source]]\nname = \"raw\"\npaths = [\"raw\"]\nlicence = \"MIT\"\nread.keep = [\"origin\"]\n\
-         [split]\neval = 0.1\ntest = 0.05\n",
+         [rules]\npresets = []\n[split]\neval = 0.1\ntest = 0.05\n",
     )
     .unwrap();
 }
@@ -228,4 +228,54 @@ fn every_fault_of_the_config_is_told_with_its_line() {
     ] {
         assert!(faults.contains(told), "`{told}` is not in\n{faults}");
     }
+}
+
+/// Every stage on: a schedule that names lines of the set, a sheet of the sample, coverage, and
+/// rules whose preview counts what the run then drops.
+#[test]
+fn every_stage_together() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let path = dir.path().join("data.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("presets = []", "files = [\"mine.toml\"]")
+        + "[compliance]\nplan.manual = 20\n[pii]\n[decontaminate]\nagainst = [\"eval.jsonl\"]\nmodes = [\"exact\"]\n[select]\nbudget = 300\n\
+           [curriculum]\nstages = 3\n";
+    std::fs::write(dir.path().join("mine.toml"), "[[rule]]\nid = \"no-notes\"\nmeasure = \"phrases\"\nwords = [\"trained whole\"]\nmax = 0\naction = \"drop\"\n").unwrap();
+    std::fs::write(
+        dir.path().join("eval.jsonl"),
+        "{\"question\": \"第7号客户申请贷款7000元，请判断风险等级并说明理由。编号55433\", \"answer\": \"低\"}\n",
+    )
+    .unwrap();
+    let config = match CurateConfig::parse(&text, &path) {
+        Ok(config) => config,
+        Err(faults) => panic!("{faults}"),
+    };
+    let stop = AtomicBool::new(false);
+    let control = Control { threads: 2, stop: &stop, progress: &|_| {} };
+    let seen = preview(&config, &path, u64::MAX, 3, &control).unwrap();
+    let set = run(&config, &path, &control).unwrap();
+    assert_eq!(set.mismatches(), Vec::<String>::new());
+    let stage = |name: &str| set.stages.iter().find(|stage| stage.name == name).unwrap();
+    assert_eq!(stage("rules").dropped, seen.dropped);
+    assert_eq!(stage("rules").rules["mine/no-notes"].drop, 1);
+    assert_eq!(stage("decontaminate").dropped, 1, "{:?}", stage("decontaminate"));
+    let left: u64 = set.parts.values().sum();
+    assert!(left <= 300 && stage("select").dropped > 0);
+    let schedule = std::fs::read_to_string(config.out.join("schedule.jsonl")).unwrap();
+    let train: u64 = set.files.iter().filter(|file| file.path.starts_with("train/")).map(|file| file.rows).sum();
+    let mut named = std::collections::BTreeSet::new();
+    for line in schedule.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (file, line) = entry["row"].as_str().unwrap().rsplit_once(':').unwrap();
+        let text = std::fs::read_to_string(config.out.join(file)).unwrap();
+        assert!(text.lines().nth(line.parse::<usize>().unwrap() - 1).is_some());
+        named.insert(entry["row"].to_string());
+    }
+    assert_eq!(named.len() as u64, train);
+    let sheet: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(config.out.join("review.json")).unwrap()).unwrap();
+    assert_eq!((sheet["items"].as_array().unwrap().len(), sheet["rows"].as_u64()), (20, Some(left)));
+    assert!(set.coverage["counts"].as_array().unwrap().len() == 112);
+    let page = std::fs::read_to_string(config.out.join("report.html")).unwrap();
+    assert!(page.contains("mine/no-notes") && !page.contains("<script"));
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use arrow_array::{Array, UInt16Array};
 use loar_artifact::{ContentId, write_atomic};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,7 +17,8 @@ use super::global::{Decided, LINE};
 use super::map::Mapped;
 use super::record::{RowRecord, StoredFinding, read_lines, write_lines};
 use super::{Control, CurateError, Plan, Progress};
-use crate::batch::Row;
+use crate::batch::{Batch, Row};
+use crate::curriculum::features;
 use crate::dataset::OutputFile;
 use crate::dedup::Conflicts;
 use crate::dedup::shingle::mix;
@@ -37,6 +39,23 @@ pub(crate) struct Written {
     pub written: BTreeMap<String, u64>,
     pub stats: Stats,
     pub examples: Examples,
+    /// Rows to train on as a curriculum sees them, when there is one.
+    pub lessons: Vec<Lesson>,
+}
+
+/// What decides where a row stands in a curriculum, and where it was written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Lesson {
+    pub row: u64,
+    pub kind: u16,
+    pub cjk: bool,
+    pub tokens: u32,
+    pub steps: u32,
+    pub constraints: u32,
+    /// File of the set and line, from 1; the first of several repetitions.
+    pub file: String,
+    pub line: u64,
+    pub times: u64,
 }
 
 pub(crate) fn run(
@@ -125,6 +144,20 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
                 let (form, mut fields) = object(&row);
                 fields.insert("provenance".into(), provenance(record, source.licence.as_deref()));
                 let lines = out.entry((part, form)).or_default();
+                if plan.config.curriculum.is_some() && part == Part::Train && times > 0 {
+                    let features = features(&row, kind(&batch, row.index()), None);
+                    written.lessons.push(Lesson {
+                        row: features.row,
+                        kind: features.kind,
+                        cjk: features.cjk,
+                        tokens: features.tokens,
+                        steps: features.steps,
+                        constraints: features.constraints,
+                        file: file_name(part, shard, form),
+                        line: lines.rows + 1,
+                        times,
+                    });
+                }
                 lines.rows += times;
                 let mut line = serde_json::to_vec(&fields).unwrap_or_default();
                 line.push(b'\n');
@@ -139,7 +172,7 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
     let folder = &plan.config.out;
     for ((part, form), lines) in out {
         if lines.rows > 0 {
-            let name = format!("{}/{shard:05}-{}.jsonl", part.name(), form.name());
+            let name = file_name(part, shard, form);
             write_atomic(&folder.join(&name), &lines.bytes).map_err(ShardError::Write)?;
             let content_id = ContentId::of_bytes(&lines.bytes);
             written.files.push(OutputFile {
@@ -161,6 +194,16 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
     let text = serde_json::to_vec(&written).unwrap_or_default();
     write_atomic(&plan.work_file(shard, "written.json"), &text).map_err(ShardError::Write)?;
     Ok(written)
+}
+
+fn file_name(part: Part, shard: usize, form: Form) -> String {
+    format!("{}/{shard:05}-{}.jsonl", part.name(), form.name())
+}
+
+/// Task type of a row, 0 for unknown.
+fn kind(batch: &Batch, row: usize) -> u16 {
+    let column = batch.added("task_type").and_then(|column| column.as_any().downcast_ref::<UInt16Array>());
+    column.map_or(0, |types| if types.is_valid(row) { types.value(row) } else { 0 })
 }
 
 fn store(folder: &Path, name: &str, records: &[&RowRecord]) -> Result<OutputFile, CurateError> {
@@ -263,6 +306,12 @@ fn evidence(
         let note = format!("asks what {} asks and is answered otherwise", places.of(*of)?);
         let finding = Finding::new(0, "same-request", action).note(note);
         take(*row, StoredFinding::new("conflicts", 1, finding), drop);
+    }
+    let within = decided.unselected.partition_point(|row| *row < range.start);
+    for row in decided.unselected[within..].iter().take_while(|row| **row < range.end) {
+        let note = "better or more different rows fill the budget";
+        let finding = Finding::new(0, "not-selected", Action::Drop).note(note);
+        take(*row, StoredFinding::new("select", 1, finding), true);
     }
     Ok(())
 }
