@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::dedup::DedupOptions;
 use crate::options::{OptionFault, line_of};
 use crate::split::SplitOptions;
-use crate::{compliance, control, curriculum, decontaminate, language, pii, rules, select, taxonomy};
+use crate::{augment, compliance, control, curriculum, decontaminate, language, pii, rules, select, taxonomy};
 
 /// Where rows come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ fn one() -> f64 {
 }
 
 /// Keys of the file.
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 17] = [
     "out",
     "seed",
     "report",
@@ -55,6 +55,7 @@ const SECTIONS: [&str; 16] = [
     "dedup",
     "select",
     "split",
+    "augment",
     "curriculum",
 ];
 
@@ -107,6 +108,9 @@ pub struct CurateConfig {
     pub select: Option<select::Options>,
     /// Held-out parts.
     pub split: SplitOptions,
+    /// Rows made from rows to train on, in a folder of their own; on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augment: Option<augment::Options>,
     /// A schedule from easy to hard; on when the section is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub curriculum: Option<curriculum::Options>,
@@ -162,6 +166,7 @@ impl CurateConfig {
             pii: None,
             decontaminate: None,
             select: None,
+            augment: None,
             curriculum: None,
             dedup: DedupOptions::default(),
             split: SplitOptions::default(),
@@ -182,6 +187,7 @@ impl CurateConfig {
                 "compliance" => reader.section("compliance", value, &mut config.compliance),
                 "pii" => reader.section("pii", value, &mut config.pii),
                 "select" => reader.section("select", value, &mut config.select),
+                "augment" => reader.section("augment", value, &mut config.augment),
                 "curriculum" => reader.section("curriculum", value, &mut config.curriculum),
                 "decontaminate" => reader.section("decontaminate", value, &mut config.decontaminate),
                 "dedup" => reader.plain("dedup", value, &mut config.dedup),
@@ -217,6 +223,7 @@ impl CurateConfig {
         paths.extend(&mut self.types.cues);
         paths.extend(self.decontaminate.iter_mut().flat_map(|options| &mut options.against));
         paths.extend(self.compliance.iter_mut().flat_map(|options| &mut options.files));
+        paths.extend(self.augment.iter_mut().flat_map(|options| &mut options.lexicon));
         paths.extend(self.pii.iter_mut().flat_map(|options| &mut options.key_file));
         paths.into_iter().for_each(|path| *path = folder.join(&*path));
     }

@@ -174,6 +174,9 @@ pub struct Dataset {
     /// How rows were selected, if they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Value>,
+    /// Rows made from rows by transform: tried, fitted, accepted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub augmented: BTreeMap<String, [u64; 3]>,
     /// The stages of `schedule.jsonl`, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curriculum: Option<Value>,
@@ -239,6 +242,7 @@ impl Dataset {
         let made_from = made_from(&parts, &config);
         let (mut kept, mut stats, mut files) = (BTreeMap::new(), Stats::default(), Vec::new());
         let mut examples = Examples::default();
+        let mut augmented: BTreeMap<String, [u64; 3]> = BTreeMap::new();
         let mut sources: Vec<SourceReport> = parts
             .config
             .source
@@ -262,6 +266,10 @@ impl Dataset {
             written.parts.into_iter().for_each(|(part, rows)| *kept.entry(part).or_default() += rows);
             stats.add(&written.stats);
             examples.extend(written.examples);
+            for (transform, more) in written.augmented {
+                let sums = augmented.entry(transform).or_default();
+                sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+            }
             files.extend(written.files);
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
@@ -278,6 +286,7 @@ impl Dataset {
             duplicates: parts.duplicates,
             coverage: coverage(&stats, &parts.config.types),
             selection: parts.selection,
+            augmented,
             curriculum: parts.curriculum,
             sources,
             passed_over: parts.passed_over,

@@ -21,6 +21,7 @@ use loar_data::stream::files;
 use loar_data::{DataError, Fault};
 use serde::{Deserialize, Serialize};
 
+use crate::augment::Augmenter;
 use crate::config::{ConfigFaults, CurateConfig, ReportLanguage};
 use crate::dataset::{Dataset, Parts, StageCount};
 use crate::decontaminate::Decontaminate;
@@ -162,6 +163,8 @@ pub(crate) struct Plan<'a> {
     pub dedup: Keys,
     /// Keys of requests: rows that ask alike stay in one part.
     pub groups: Keys,
+    /// Makes rows from rows to train on.
+    pub augmenter: Option<Augmenter>,
     pub work: PathBuf,
 }
 
@@ -187,6 +190,7 @@ struct Stages {
     operators: Vec<Box<dyn Operator>>,
     /// Files they were given besides options, by content.
     files: Vec<(String, ContentId)>,
+    augmenter: Option<Augmenter>,
     faults: Vec<OptionFault>,
 }
 
@@ -194,7 +198,7 @@ impl Stages {
     /// In the order they run in: what must not reach a row's text comes first, what only reads it
     /// later. Holds every fault of every section.
     fn new(config: &CurateConfig) -> Self {
-        let mut stages = Stages { operators: Vec::new(), files: Vec::new(), faults: Vec::new() };
+        let mut stages = Stages { operators: Vec::new(), files: Vec::new(), augmenter: None, faults: Vec::new() };
         stages.add("control", control::Op::new(config.control.clone()));
         stages.add("language", language::Op::new(config.language.clone()));
         stages.add("types", TaskTypes::new(config.types.clone()));
@@ -214,16 +218,25 @@ impl Stages {
             stages.files(&options.against);
             stages.add("decontaminate", Decontaminate::new(options.clone()));
         }
+        if let Some(options) = &config.augment {
+            stages.files(options.lexicon.as_slice());
+            match Augmenter::new(options.clone(), None) {
+                Ok(augmenter) => stages.augmenter = Some(augmenter),
+                Err(faults) => stages.fault("augment", faults),
+            }
+        }
         stages
+    }
+
+    fn fault(&mut self, section: &str, faults: Vec<OptionFault>) {
+        let named = |fault: OptionFault| OptionFault { key: format!("{section}.{}", fault.key), ..fault };
+        self.faults.extend(faults.into_iter().map(named));
     }
 
     fn add<T: Operator + 'static>(&mut self, section: &str, stage: Result<T, Vec<OptionFault>>) {
         match stage {
             Ok(stage) => self.operators.push(Box::new(stage)),
-            Err(faults) => {
-                let named = |fault: OptionFault| OptionFault { key: format!("{section}.{}", fault.key), ..fault };
-                self.faults.extend(faults.into_iter().map(named));
-            }
+            Err(faults) => self.fault(section, faults),
         }
     }
 
@@ -254,8 +267,9 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
     let banding = banding.unwrap_or(Banding { bands: SPLIT_FUNCTIONS, rows: 1 });
     let groups = Keys::new("group", Compared::Request, config.dedup.shingle, banding, config.seed);
     let (inputs, passed_over) = inputs(config)?;
-    let plan = Plan { config, inputs, stages: stages.operators, dedup, groups, work: config.out.join(WORK) };
-    claim(&plan, &stages.files)?;
+    let (stages, stage_files, augmenter) = (stages.operators, stages.files, stages.augmenter);
+    let plan = Plan { config, inputs, stages, dedup, groups, augmenter, work: config.out.join(WORK) };
+    claim(&plan, &stage_files)?;
 
     let mapped = map::run(&plan, control)?;
     let decided = global::run(&plan, &mapped, control)?;
@@ -271,7 +285,7 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
         sources: plan.inputs.iter().map(|input| input.source).collect(),
         reports: mapped.files,
         stages: counts,
-        stage_files: stages.files,
+        stage_files,
         duplicates: decided.duplicates,
         selection: decided.selection,
         curriculum,

@@ -239,8 +239,12 @@ fn every_stage_together() {
     let path = dir.path().join("data.toml");
     let text = std::fs::read_to_string(&path).unwrap().replace("presets = []", "files = [\"mine.toml\"]")
         + "[compliance]\nplan.manual = 20\n[pii]\n[decontaminate]\nagainst = [\"eval.jsonl\"]\nmodes = [\"exact\"]\n[select]\nbudget = 300\n\
-           [curriculum]\nstages = 3\n";
-    std::fs::write(dir.path().join("mine.toml"), "[[rule]]\nid = \"no-notes\"\nmeasure = \"phrases\"\nwords = [\"trained whole\"]\nmax = 0\naction = \"drop\"\n").unwrap();
+           [curriculum]\nstages = 3\n[augment]\nshare = 0.5\n";
+    std::fs::write(
+        dir.path().join("mine.toml"),
+        "[[rule]]\nid = \"no-notes\"\nmeasure = \"phrases\"\nwords = [\"trained whole\"]\nmax = 0\naction = \"drop\"\n",
+    )
+    .unwrap();
     std::fs::write(
         dir.path().join("eval.jsonl"),
         "{\"question\": \"第7号客户申请贷款7000元，请判断风险等级并说明理由。编号55433\", \"answer\": \"低\"}\n",
@@ -276,6 +280,20 @@ fn every_stage_together() {
         serde_json::from_slice(&std::fs::read(config.out.join("review.json")).unwrap()).unwrap();
     assert_eq!((sheet["items"].as_array().unwrap().len(), sheet["rows"].as_u64()), (20, Some(left)));
     assert!(set.coverage["counts"].as_array().unwrap().len() == 112);
+    let accepted: u64 = set.augmented.values().map(|[_, _, accepted]| accepted).sum();
+    let made: u64 = set.files.iter().filter(|file| file.path.starts_with("made/")).map(|file| file.rows).sum();
+    assert!(made > 0 && made == accepted);
+    let back = loar_data::read(
+        &[config.out.join("made")],
+        &ReadOptions { keep: vec!["provenance".into()], ..ReadOptions::default() },
+    );
+    for example in back.unwrap().examples {
+        let from = &example.kept["provenance"];
+        let parents = from["parents"].as_array().unwrap();
+        // Twins of refused requests are ours; everything else names rows of the input.
+        assert!(!parents.is_empty() || from["transform"] == "over-refusal", "{from}");
+        assert!(parents.iter().all(|parent| parent.as_str().unwrap().contains("raw/")), "{from}");
+    }
     let page = std::fs::read_to_string(config.out.join("report.html")).unwrap();
     assert!(page.contains("mine/no-notes") && !page.contains("<script"));
 }

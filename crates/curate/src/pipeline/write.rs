@@ -11,13 +11,14 @@ use std::sync::{Mutex, PoisonError};
 use arrow_array::{Array, UInt16Array};
 use loar_artifact::{ContentId, write_atomic};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::global::{Decided, LINE};
 use super::map::Mapped;
 use super::record::{RowRecord, StoredFinding, read_lines, write_lines};
 use super::{Control, CurateError, Plan, Progress};
-use crate::batch::{Batch, Row};
+use crate::augment::Augmenter;
+use crate::batch::{Batch, BatchBuilder, Row};
 use crate::curriculum::features;
 use crate::dataset::OutputFile;
 use crate::dedup::Conflicts;
@@ -39,6 +40,8 @@ pub(crate) struct Written {
     pub written: BTreeMap<String, u64>,
     pub stats: Stats,
     pub examples: Examples,
+    /// Tried, fitted and accepted rows by transform, when rows are made from rows.
+    pub augmented: BTreeMap<String, [u64; 3]>,
     /// Rows to train on as a curriculum sees them, when there is one.
     pub lessons: Vec<Lesson>,
 }
@@ -126,6 +129,7 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
     })?;
 
     let mut out: BTreeMap<(Part, Form), Lines> = BTreeMap::new();
+    let mut made: BTreeMap<String, Lines> = BTreeMap::new();
     let mut written = Written::default();
     let mut row_number = start;
     for batch in read_rows(&plan.work_file(shard, "arrow"))? {
@@ -167,12 +171,19 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
             row_number += 1;
         }
         written.stats.count(&batch, &told);
+        if let Some(augmenter) = &plan.augmenter {
+            let parents = told.iter().map(|(part, times)| Some(*part == Part::Train && *times > 0));
+            make(augmenter, &batch.filter(&parents.collect()), &records, first_row, &mut made, &mut written.augmented);
+        }
     }
     debug_assert_eq!(row_number, end);
     let folder = &plan.config.out;
-    for ((part, form), lines) in out {
+    let out = out.into_iter().map(|((part, form), lines)| (file_name(part, shard, form), lines));
+    let made = made
+        .into_iter()
+        .map(|(kind, lines)| (format!("made/{}", kind.replacen('/', &format!("/{shard:05}-"), 1)), lines));
+    for (name, lines) in out.chain(made) {
         if lines.rows > 0 {
-            let name = file_name(part, shard, form);
             write_atomic(&folder.join(&name), &lines.bytes).map_err(ShardError::Write)?;
             let content_id = ContentId::of_bytes(&lines.bytes);
             written.files.push(OutputFile {
@@ -194,6 +205,46 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
     let text = serde_json::to_vec(&written).unwrap_or_default();
     write_atomic(&plan.work_file(shard, "written.json"), &text).map_err(ShardError::Write)?;
     Ok(written)
+}
+
+/// Rows made from a batch, by `class/form`, each naming its parents and its transform.
+fn make(
+    augmenter: &Augmenter,
+    batch: &Batch,
+    records: &[RowRecord],
+    first_row: u64,
+    out: &mut BTreeMap<String, Lines>,
+    counts: &mut BTreeMap<String, [u64; 3]>,
+) {
+    let (made, report) = augmenter.batch(batch);
+    for (name, count) in report.transforms {
+        let sums = counts.entry(name.to_owned()).or_default();
+        for (sum, more) in sums.iter_mut().zip([count.tried, count.fitted, count.accepted]) {
+            *sum += more;
+        }
+    }
+    for row in made {
+        let mut builder = BatchBuilder::new();
+        builder.push(row.parents.first().copied().unwrap_or_default(), 0, 1, &row.body, &Map::new());
+        let (form, mut fields) = object(&builder.finish().row(0));
+        let parents = row.parents.iter().map(|parent| &records[(parent - first_row) as usize].at);
+        let class = serde_json::to_value(row.class).unwrap_or_default();
+        let name = format!("{}/{}.jsonl", class.as_str().unwrap_or_default(), form.name());
+        fields.insert(
+            "provenance".into(),
+            json!({
+                "parents": parents.collect::<Vec<_>>(),
+                "transform": row.transform,
+                "class": class,
+                "violates": row.violates,
+                "evidence": row.evidence,
+            }),
+        );
+        let lines = out.entry(name).or_default();
+        lines.rows += 1;
+        lines.bytes.extend(serde_json::to_vec(&fields).unwrap_or_default());
+        lines.bytes.push(b'\n');
+    }
 }
 
 fn file_name(part: Part, shard: usize, form: Form) -> String {
