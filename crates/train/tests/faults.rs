@@ -334,7 +334,7 @@ fn a_scheduled_run_resumes_and_refuses_another_schedule() {
     stop_at(&killed, 3);
     let (end, _) = resume(&killed.output.dir, &[]);
     assert_eq!(end.unwrap().end, End::Completed);
-    let weights = |run: &loar_train::ResolvedRun| bytes(&run.output.dir.join("adapter/adapter_model.safetensors"));
+    let weights = |run: &loar_train::ResolvedRun| bytes(run.output.dir.join("adapter/adapter_model.safetensors"));
     assert!(weights(&straight) == weights(&killed), "a resumed run ends in other bytes");
     let plain = bench.run("plain", &set[1..]);
     go(&plain).0.unwrap();

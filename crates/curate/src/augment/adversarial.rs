@@ -93,6 +93,20 @@ fn answer<'a>(row: &Row<'a>) -> Option<(usize, &'a str)> {
         .filter(|(_, t)| !t.trim().is_empty())
 }
 
+/// Questions for a quantity.
+const QUANTITY: [&str; 8] = ["多少", "几", "how many", "how much", "how long", "how far", "how old", "what percent"];
+
+/// Whether a row is a sum: it asks for a quantity, and the answer is worked out (two numbers or
+/// more) and ends in one, up to a unit. Where numbers are times or names in passing, a changed one
+/// would be no wrong result and a missing one no missing fact.
+fn is_sum(question: &str, answer: &str) -> bool {
+    let all = numbers(answer);
+    let Some((last, _)) = all.last().filter(|_| all.len() > 1) else { return false };
+    let ends = answer[last.end..].trim().chars().count() <= 4 && !answer[last.end..].contains(['}', ']', '"']);
+    let question = question.to_lowercase();
+    ends && QUANTITY.iter().any(|q| question.contains(q))
+}
+
 /// Another number of the same form: never equal.
 fn other_number(number: &str, draw: &Draw) -> Option<String> {
     let plain = number.replace(',', "");
@@ -121,6 +135,10 @@ fn made(row: &Row<'_>, name: &'static str, class: Class, rule: &'static str, evi
 /// A wrong answer beside the right request.
 fn negative(row: &Row<'_>, name: &'static str, class: Class, draw: &Draw) -> Option<Result<Made, Refusal>> {
     let (turn, text) = answer(row)?;
+    let sum = request(row).is_some_and(|(_, question)| is_sum(question, text));
+    if matches!(name, "operand" | "sign") && !sum {
+        return None;
+    }
     let all = numbers(text);
     let (span, new, rule) = match name {
         "operand" => {
@@ -211,6 +229,9 @@ fn trap(row: &Row<'_>, name: &'static str, class: Class, draw: &Draw) -> Option<
     let (turn, question) = request(row)?;
     let (reply, right) = answer(row)?;
     if row.requests().count() != 1 || reply < turn {
+        return None;
+    }
+    if name != "injected-instruction" && !is_sum(question, right) {
         return None;
     }
     let zh = cjk_share(question) > 0.3;

@@ -153,6 +153,12 @@ fn traps_come_with_the_right_answer() {
     assert!(turn(&premise, 1).ends_with("#### 42") && turn(&premise, 1).starts_with("That is not right"));
     let zh = one("missing-fact", "小明有12个苹果。妈妈又给了他30个。他一共有多少个？", "12+30=42，答案是42");
     assert!(turn(&zh, 1).contains("缺少"));
+    // a number in passing is no sum
+    let alarm =
+        chat("七点提醒我开会。识别意图。8 月 3 日有几个会", "{\"intent\": \"Alarm\", \"month\": 8, \"day\": 3}");
+    for transform in ["missing-fact", "contradicted-condition", "false-premise", "operand", "sign"] {
+        assert!(only(transform, 5).batch(&batch(std::slice::from_ref(&alarm))).0.is_empty(), "{transform}");
+    }
     let benign = one("over-refusal", "x", "y");
     assert!(benign.parents.is_empty() && benign.violates == Some("over-refusal"));
 }
