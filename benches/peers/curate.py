@@ -70,7 +70,7 @@ def run_loar(args, path, folder):
     config = os.path.join(folder, "data.toml")
     extra = open(args.config, encoding="utf-8").read() if args.config else ""
     with open(config, "w", encoding="utf-8") as out:
-        out.write(f'out = "set"\n[[source]]\nname = "mix"\npaths = ["{path}"]\n{extra}')
+        out.write(f'out = "set"\n[pii]\n[compliance]\n[[source]]\nname = "mix"\npaths = ["{path}"]\n{extra}')
     done = subprocess.run([args.loar, "data", config, "--threads", str(args.threads), "--json"], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)

@@ -47,7 +47,7 @@ const SECTIONS: [&str; 17] = [
     "source",
     "control",
     "language",
-    "types",
+    "taxonomy",
     "rules",
     "compliance",
     "pii",
@@ -89,7 +89,7 @@ pub struct CurateConfig {
     /// Languages; always on.
     pub language: language::Options,
     /// Task types; always on.
-    pub types: taxonomy::Options,
+    pub taxonomy: taxonomy::Options,
     /// The rule engine; always on. `presets = []` without `files` turns it off.
     pub rules: rules::Options,
     /// Word lists and the acceptance sample; on when the section is there.
@@ -160,7 +160,7 @@ impl CurateConfig {
             source: Vec::new(),
             control: control::Options::default(),
             language: language::Options::default(),
-            types: taxonomy::Options::default(),
+            taxonomy: taxonomy::Options::default(),
             rules: rules::Options::default(),
             compliance: None,
             pii: None,
@@ -182,7 +182,7 @@ impl CurateConfig {
                 "source" => reader.sources(value, &mut config.source),
                 "control" => reader.plain("control", value, &mut config.control),
                 "language" => reader.plain("language", value, &mut config.language),
-                "types" => reader.plain("types", value, &mut config.types),
+                "taxonomy" => reader.plain("taxonomy", value, &mut config.taxonomy),
                 "rules" => reader.plain("rules", value, &mut config.rules),
                 "compliance" => reader.section("compliance", value, &mut config.compliance),
                 "pii" => reader.section("pii", value, &mut config.pii),
@@ -220,7 +220,7 @@ impl CurateConfig {
     /// Paths of the file mean its folder.
     fn from_folder(&mut self, folder: &Path) {
         let mut paths: Vec<&mut PathBuf> = self.rules.files.iter_mut().chain(&mut self.rules.tokenizer).collect();
-        paths.extend(&mut self.types.cues);
+        paths.extend(&mut self.taxonomy.cues);
         paths.extend(self.decontaminate.iter_mut().flat_map(|options| &mut options.against));
         paths.extend(self.compliance.iter_mut().flat_map(|options| &mut options.files));
         paths.extend(self.augment.iter_mut().flat_map(|options| &mut options.lexicon));

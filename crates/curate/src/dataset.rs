@@ -284,7 +284,7 @@ impl Dataset {
             stages: parts.stages,
             stage_files: parts.stage_files,
             duplicates: parts.duplicates,
-            coverage: coverage(&stats, &parts.config.types),
+            coverage: coverage(&stats, &parts.config.taxonomy),
             selection: parts.selection,
             augmented,
             curriculum: parts.curriculum,

@@ -201,8 +201,8 @@ impl Stages {
         let mut stages = Stages { operators: Vec::new(), files: Vec::new(), augmenter: None, faults: Vec::new() };
         stages.add("control", control::Op::new(config.control.clone()));
         stages.add("language", language::Op::new(config.language.clone()));
-        stages.add("types", TaskTypes::new(config.types.clone()));
-        stages.files(config.types.cues.as_slice());
+        stages.add("taxonomy", TaskTypes::new(config.taxonomy.clone()));
+        stages.files(config.taxonomy.cues.as_slice());
         if !(config.rules.presets.is_empty() && config.rules.files.is_empty()) {
             stages.files(&config.rules.files);
             stages.add("rules", rules::Op::new(config.rules.clone()));
