@@ -173,17 +173,47 @@ const ENGLISH: [&str; 96] = [
     "pays", "buys", "sold", "spent", "day", "week", "year", "hours",
 ];
 
-/// Bit n of a length: whether a function word of that many letters begins with a letter.
-const ENGLISH_STARTS: [u8; 26] = {
-    let mut starts = [0; 26];
-    let mut at = 0;
-    while at < ENGLISH.len() {
-        let word = ENGLISH[at].as_bytes();
-        starts[(word[0] - b'a') as usize] |= 1 << word.len();
+/// A word of at most eight ASCII letters as one number.
+const fn packed(word: &[u8]) -> u64 {
+    let (mut number, mut at) = (0, 0);
+    while at < word.len() {
+        number = (number << 8) | word[at] as u64;
         at += 1;
     }
-    starts
+    number
+}
+
+/// Slot of a packed word in [`ENGLISH_TABLE`].
+const fn slot(word: u64) -> usize {
+    (word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55) as usize
+}
+
+/// The words of [`ENGLISH`] by slot, the next free one when taken.
+const ENGLISH_TABLE: [u64; 512] = {
+    let mut table = [0; 512];
+    let mut at = 0;
+    while at < ENGLISH.len() {
+        let word = packed(ENGLISH[at].as_bytes());
+        let mut to = slot(word);
+        while table[to] != 0 {
+            to = (to + 1) % 512;
+        }
+        table[to] = word;
+        at += 1;
+    }
+    table
 };
+
+fn is_english(word: u64) -> bool {
+    let mut at = slot(word);
+    while ENGLISH_TABLE[at] != 0 {
+        if ENGLISH_TABLE[at] == word {
+            return true;
+        }
+        at = (at + 1) % 512;
+    }
+    false
+}
 
 /// The language of one text.
 pub fn identify(text: &str, options: &Options) -> Language {
@@ -246,19 +276,22 @@ fn prefix(text: &str, bytes: usize) -> &str {
     &text[..crate::normalize::floor(text, bytes)]
 }
 
-/// Words, and those of them that are function words of English.
+/// Words, and those of them that are function words of English; no further than needed to tell.
 fn count_english(head: &str) -> (usize, usize) {
     let (mut words, mut english) = (0, 0);
-    let mut lower = [0u8; 8];
-    for word in head.split(|c: char| !c.is_alphabetic() && c != '\'').filter(|w| !w.is_empty()) {
-        words += 1;
-        if word.len() <= 6 {
-            let lower = &mut lower[..word.len()];
-            lower.copy_from_slice(word.as_bytes());
-            lower.make_ascii_lowercase();
-            let starts =
-                lower[0].is_ascii_lowercase() && ENGLISH_STARTS[usize::from(lower[0] - b'a')] >> lower.len() & 1 == 1;
-            english += usize::from(starts && ENGLISH.iter().any(|known| known.as_bytes() == lower));
+    let (mut word, mut len) = (0u64, 0);
+    // A blank at the end closes the last word. Bytes of letters with marks count as letters.
+    for byte in head.bytes().chain([b' ']) {
+        if byte.is_ascii_alphabetic() || byte == b'\'' || byte >= 0x80 {
+            word = (word << 8) | u64::from(byte.to_ascii_lowercase());
+            len += 1;
+        } else if len > 0 {
+            words += 1;
+            english += usize::from(len <= 8 && is_english(word));
+            (word, len) = (0, 0);
+            if english >= 4 && english * 6 >= words {
+                break;
+            }
         }
     }
     (words, english)
@@ -477,6 +510,15 @@ mod tests {
         for (text, language) in cases {
             assert_eq!(code(text), language, "{text}");
         }
+    }
+
+    #[test]
+    fn every_function_word_is_known_and_no_other() {
+        for word in ENGLISH {
+            assert_eq!(count_english(&word.to_uppercase()), (1, 1), "{word}");
+        }
+        assert_eq!(count_english("theatre, thé; otherwise a-b don't"), (6, 0));
+        assert_eq!(count_english(""), (0, 0));
     }
 
     #[test]
