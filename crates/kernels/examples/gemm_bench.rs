@@ -11,13 +11,13 @@ use loar_kernels::{
 };
 use std::time::Instant;
 
-fn random(n: usize, purpose: u32) -> Vec<f32> {
-    let mut v = vec![0f32; n];
+/// In memory as a training step keeps it: on cache lines and, where there are any, huge pages.
+fn random(n: usize, purpose: u32) -> Buf<f32> {
+    let mut v = Buf::zeros(n);
     Stream::new(1, purpose, 0).fill_uniform(0, -1.0, 1.0, &mut v);
     v
 }
 
-/// In memory as models keep it: on cache lines.
 fn bf16(v: &[f32]) -> Buf<u16> {
     let mut out = Buf::zeros(v.len());
     out.iter_mut().zip(v).for_each(|(o, x)| *o = half::bf16::from_f32(*x).to_bits());
@@ -132,11 +132,18 @@ fn dense(b: &Bench) {
         (256, 256, 256),
     ];
     for (m, n, k) in shapes {
+        let names = [("x W'", true), ("dY W", false)];
+        let kinds = ["bf16 -> bf16", "packed -> bf16", "f32, bf16 -> f32", "f32"];
+        let wanted =
+            |(name, _): &(&str, bool)| kinds.iter().any(|t| format!("{m} x {n} x {k} {name} {t}").contains(&b.filter));
+        if !names.iter().any(wanted) {
+            continue;
+        }
         let (x, w) = (random(m * k, 0), random(n * k, 1));
         let (x16, w16) = (bf16(&x), bf16(&w));
         let flop = 2.0 * (m * n * k) as f64;
-        let (mut c, mut c16) = (vec![0f32; m * n], Buf::zeros(m * n));
-        for (name, right) in [("x W'", true), ("dY W", false)] {
+        let (mut c, mut c16) = (Buf::zeros(m * n), Buf::zeros(m * n));
+        for (name, right) in names {
             let stride = if right { k } else { n };
             let wide = Matrix { values: Values::F32(&w), stride, transposed: right };
             let half = Matrix { values: Values::Bf16(&w16), stride, transposed: right };

@@ -20,13 +20,13 @@ use crate::table::Table;
 const CALLS: usize = 5;
 const SECONDS: f64 = 0.3;
 
-fn random(n: usize, seed: u64) -> Vec<f32> {
-    let mut values = vec![0f32; n];
+/// In memory as a training step keeps it: on cache lines and, where there are any, huge pages.
+fn random(n: usize, seed: u64) -> Buf<f32> {
+    let mut values = Buf::zeros(n);
     Stream::new(seed, 0x67_656d, 0).fill_uniform(0, -1.0, 1.0, &mut values);
     values
 }
 
-/// In memory as a training step keeps it.
 fn bf16(pool: &Pool, values: &[f32]) -> Buf<u16> {
     let mut out = Buf::zeros(values.len());
     loar_kernels::elementwise::narrow_into(pool, values, &mut out);
@@ -74,11 +74,11 @@ pub fn run(
                 Product { m, n, terms: &terms, alpha: 1.0, bias: None, residual: None, accumulate: false, precision };
             let one = match precision {
                 Precision::F32 => {
-                    let mut c = vec![0f32; m * n];
+                    let mut c = Buf::zeros(m * n);
                     time(|| product.run(pool, Output::F32(black_box(&mut c)), n))
                 }
                 Precision::Bf16 => {
-                    let mut c = vec![0u16; m * n];
+                    let mut c = Buf::zeros(m * n);
                     time(|| product.run(pool, Output::Bf16(black_box(&mut c)), n))
                 }
             };

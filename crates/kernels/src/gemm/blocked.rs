@@ -210,6 +210,7 @@ pub(super) unsafe fn run(p: &Product, finish: Finish, isa: Isa, pool: &Pool) {
         (SHARED_A / (geometry.mr * to_pack.max(1))).min(if in_c { rows } else { SUM_ROWS / geometry.mr });
     let rows_at_once = rows_at_once.clamp(1, rows);
     let columns_at_once = (SHARED_B / (geometry.nr * words.max(1))).clamp(1, columns);
+    let columns_at_once = columns.div_ceil(columns.div_ceil(columns_at_once));
     let plan = Plan { layout, geometry, parts, blocks, words, full, in_c, finish };
     for first in (0..rows).step_by(rows_at_once) {
         let a = Panels { first, count: rows_at_once.min(rows - first) };
@@ -278,7 +279,12 @@ impl<'a> Plan<'a> {
 
     /// Pieces of the columns against one piece of the rows.
     fn rows(&self, pool: &Pool, a: Panels, columns: usize, columns_at_once: usize) {
-        let (row_jobs, column_jobs) = self.grid(pool.threads(), a.count, columns_at_once.min(columns));
+        let (mut row_jobs, mut column_jobs) = self.grid(pool.threads(), a.count, columns);
+        // Only panels of B that jobs share are limited in number.
+        let columns_at_once = if row_jobs == 1 { columns } else { columns_at_once };
+        if columns_at_once < columns {
+            (row_jobs, column_jobs) = self.grid(pool.threads(), a.count, columns_at_once);
+        }
         let share_a = self.parts.iter().any(Part::is_stored) && (column_jobs > 1 || columns_at_once < columns);
         let share_b = row_jobs > 1;
         let (mr, nr) = (self.geometry.mr, self.geometry.nr);
@@ -320,7 +326,9 @@ impl<'a> Plan<'a> {
         let by_column = b.packed.is_none() && a.own.count <= FEW_ROWS;
         let strip = if by_column { 1 } else { b.own.count };
         let longest = self.blocks.iter().map(|b| b.words).max().unwrap_or(0);
-        let chunk = (CHUNK_ROWS / mr).min(a.own.count);
+        // As even as they come: a last run of few rows would use each panel of B too little.
+        let runs = (a.own.count * mr + CHUNK_ROWS / 2) / CHUNK_ROWS;
+        let chunk = a.own.count.div_ceil(runs.max(1));
         let pack_a = a.packed.is_none() && self.parts.iter().any(Part::is_stored);
         let a_words = if by_column { self.words } else { longest };
         let a_room = if pack_a { (chunk * mr * a_words).next_multiple_of(16) } else { 0 };
