@@ -11,6 +11,8 @@ thread_local! {
     pub(crate) static LOCAL: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
     /// Rows of x packed for the products of one token step.
     pub(crate) static STREAMED: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
+    /// One row of x in the columns of wider tiles.
+    pub(crate) static SPREAD: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
     /// Score and gradient tiles of attention.
     pub(crate) static TILES: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
 }

@@ -141,6 +141,29 @@ fn a_row_does_not_know_its_neighbours_or_the_threads() {
     }
 }
 
+/// int4 treats one row of x apart, four steps of two groups at a time: every number of groups up to two such fours and
+/// more, whole and cut short, has the bits it has among other rows.
+#[test]
+fn one_row_of_int4_is_one_of_many() {
+    let (m, n) = (3, 37);
+    for isa in Isa::available() {
+        for k in (1..=19).flat_map(|groups| [64 * groups - 27, 64 * groups]) {
+            let x = normal(m * k, 1);
+            let w = Stored::new("int4", n, k, 2);
+            let run = |x: &[f32], threads: usize| {
+                let mut out = vec![f32::NAN; x.len() / k * n];
+                let mut streams = [Stream::new(w.matrix(), n, &mut out)];
+                linear_many_on(isa, &Pool::new(threads), Precision::Bf16, x.len() / k, k, x, &mut streams);
+                out
+            };
+            let all = run(&x, 2);
+            for (i, x) in x.chunks_exact(k).enumerate() {
+                assert!(run(x, 1 + i % 2) == all[i * n..(i + 1) * n], "{isa} k {k} row {i}");
+            }
+        }
+    }
+}
+
 #[test]
 fn several_weights_with_everything_on_them() {
     let (m, k, rank) = (5, 100, 12);

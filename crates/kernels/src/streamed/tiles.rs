@@ -11,8 +11,13 @@
 //! keep up with memory. The right tile has as many columns as there are rows of x, so one row of x costs its own bytes
 //! and not those of 16. Codes of int8, int4 and fp8 enter as they are; of int4 and fp8 each chunk is a chain of its own
 //! that is scaled and added to the f32 sums (rounding scaled int4 weights instead took twice the instructions).
+//!
+//! One row of x leaves columns free, and int4 uses four of them ([`spread`]): four steps share a sum tile, each in its
+//! own column, because x has zeros in the other three, which add nothing. The tile is stored, scaled and added up once
+//! in four steps, in the order of the other row counts and so with their bits.
 use super::{CHUNK, ROWS};
 use crate::amx::{Config, configure};
+use crate::scratch::{SPREAD as SPREAD_X, with};
 use crate::{Matrix, Values, quant};
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -25,6 +30,8 @@ const TILE: usize = 1024;
 const LEAD: usize = 2;
 /// Steps of two chunks.
 const RING: usize = (LEAD + 1) * 4 * TILE;
+/// Steps that share the sum tiles where one row of x is spread over as many columns.
+const SPREAD: usize = 4;
 /// How far ahead of its use a row is asked for, in bytes.
 const AHEAD: usize = 512;
 
@@ -53,6 +60,14 @@ trait Format: Copy {
         let ((a, b), (c, d)) =
             unsafe { (self.convert(p, row, chunk), self.convert(p.add(Self::BYTES), row, chunk + 1)) };
         [a, b, c, d]
+    }
+    /// Whether the products of one row of x are spread over columns, which takes `eight_scales`.
+    const SPREADS: bool = false;
+    /// Scales of `chunk` and of the next ones as bf16, eight together, zeros after the row's end.
+    /// # Safety
+    /// The row and `chunk` lie in the matrix, and the machine has AVX-512.
+    unsafe fn eight_scales(self, _row: usize, _chunk: usize) -> __m128i {
+        unreachable!("only formats that are spread have scales by eight")
     }
     /// Scales of `chunk` and of the next one (0 if there is none) for the block's rows.
     /// # Safety
@@ -131,6 +146,7 @@ impl Format for Int8 {
 impl Format for Int4<'_> {
     const BYTES: usize = CHUNK / 2;
     const SCALED: bool = quant::INT4_GROUP == CHUNK;
+    const SPREADS: bool = Self::SCALED;
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn convert(self, p: *const u8, _: usize, _: usize) -> (__m512i, __m512i) {
@@ -150,6 +166,13 @@ impl Format for Int4<'_> {
                 super::vector::prefetch(first.cast::<u8>().wrapping_add(64 * line));
             }
         }
+    }
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn eight_scales(self, row: usize, chunk: usize) -> __m128i {
+        let there = 0xffu32 >> (8 - (self.groups - chunk).min(8));
+        // SAFETY: the row has that many scales from `chunk` on; masked elements are not read.
+        unsafe { _mm_maskz_loadu_epi16(there as u8, self.scales.as_ptr().add(row * self.groups + chunk).cast()) }
     }
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -294,6 +317,21 @@ struct Columns<'a> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 unsafe fn run<F: Format>(shape: &mut Shape, f: F, p: Place, x: &[u32], sums: &mut [f32]) {
     let chunks = p.k.div_ceil(CHUNK);
+    if F::SPREADS && p.m == 1 {
+        return with(&SPREAD_X, 2 * chunks * ROWS * SPREAD, |wide| {
+            // SAFETY: as the caller vouches; `wide` holds x for as many columns as `count` says.
+            unsafe {
+                spread(x, wide);
+                let c = Columns {
+                    first: 0,
+                    count: [SPREAD, 0],
+                    pairs: [wide.as_ptr(); 2],
+                    row_of: &[[[0; ROWS]; ROWS]; 2],
+                };
+                columns_of::<F, false, SPREAD>(shape, f, p, c, sums);
+            }
+        });
+    }
     let mut row_of = [[[0u32; ROWS]; ROWS]; 2];
     for first in (0..p.m).step_by(2 * ROWS) {
         let count = [ROWS.min(p.m - first), ROWS.min(p.m.saturating_sub(first + ROWS))];
@@ -307,16 +345,43 @@ unsafe fn run<F: Format>(shape: &mut Shape, f: F, p: Place, x: &[u32], sums: &mu
         // SAFETY: as the caller vouches.
         unsafe {
             if count[1] == 0 {
-                columns_of::<F, false>(shape, f, p, columns, sums);
+                columns_of::<F, false, 1>(shape, f, p, columns, sums);
             } else {
-                columns_of::<F, true>(shape, f, p, columns, sums);
+                columns_of::<F, true, 1>(shape, f, p, columns, sums);
             }
         }
     }
 }
 
+/// One row of x, `x` pairs in whole chunks, for tiles of [`SPREAD`] columns: pair by pair in the column of its step, zeros
+/// in the others.
+/// # Safety
+/// `wide` has `SPREAD` times as many words as `x`, and the machine has AVX-512.
+#[target_feature(enable = "avx512f")]
+unsafe fn spread(x: &[u32], wide: &mut [u32]) {
+    for (t, (pairs, wide)) in x.chunks_exact(ROWS).zip(wide.chunks_exact_mut(ROWS * SPREAD)).enumerate() {
+        let column = 0x1111 << (t / 4 % SPREAD);
+        let quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        for (i, to) in wide.chunks_exact_mut(ROWS).enumerate() {
+            let which = _mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i as i32));
+            // SAFETY: sixteen words each.
+            unsafe {
+                let v = _mm512_loadu_si512(pairs.as_ptr().cast());
+                _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_maskz_permutexvar_epi32(column, which, v));
+            }
+        }
+    }
+}
+
+/// `SHARING`: how many steps share the sum tiles, each in its column.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Place, c: Columns, sums: &mut [f32]) {
+unsafe fn columns_of<F: Format, const TWO: bool, const SHARING: usize>(
+    shape: &mut Shape,
+    f: F,
+    p: Place,
+    c: Columns,
+    sums: &mut [f32],
+) {
     let mut config = Config::FULL;
     let bytes = c.count.map(|n| 4 * n as u16);
     // tmm0, tmm1: even and odd chain of the first columns, tmm2, tmm3 of the second; tmm4, tmm5: W; tmm6, tmm7: x.
@@ -347,6 +412,13 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
         let (mut block, mut step) = (0, 0);
         let (mut done_block, mut done) = (0, 0);
         let mut pending = None;
+        let gather = |done, sums: &mut [f32]| {
+            if SHARING > 1 {
+                collect_shared(f, (out, block_sums), p, done, sums);
+            } else {
+                collect::<F, TWO>(f, (out, block_sums), p, done, c, sums);
+            }
+        };
         for i in 0..total + LEAD {
             let (to, from) = (slot(i), slot(i + 1));
             let tile = 4 * done;
@@ -381,10 +453,10 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
             }
             // What was stored a step ago has arrived by now.
             if let Some(done) = pending.take() {
-                collect::<F, TWO>(f, (out, block_sums), p, done, c, sums);
+                gather(done, sums);
             }
             if i >= LEAD {
-                if F::SCALED || done + 1 == steps {
+                if F::SCALED && (done + 1).is_multiple_of(SHARING) || done + 1 == steps {
                     store::<TWO>(out, c.count);
                     crate::amx::zero();
                     pending = Some((done_block, done));
@@ -396,7 +468,7 @@ unsafe fn columns_of<F: Format, const TWO: bool>(shape: &mut Shape, f: F, p: Pla
             }
         }
         if let Some(done) = pending {
-            collect::<F, TWO>(f, (out, block_sums), p, done, c, sums);
+            gather(done, sums);
         }
     }
 }
@@ -611,6 +683,62 @@ unsafe fn collect<F: Format, const TWO: bool>(
                         *s = *to.add(lane * c.count[t] + j);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// As [`collect`] for one row of x and the up to [`SPREAD`] steps, the last of which is `step`, that share the chains:
+/// column i of either chain is the i-th of these steps. The block's sums are kept with row 4·i + l at 4·l + i.
+/// # Safety
+/// As [`collect`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn collect_shared<F: Format>(
+    f: F,
+    (out, block_sums): (*const f32, *mut f32),
+    p: Place,
+    (index, step): (usize, usize),
+    sums: &mut [f32],
+) {
+    let block = p.block(index);
+    let first = step - step % SPREAD;
+    let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
+    let mut scaled = [_mm512_setzero_ps(); SPREAD];
+    // SAFETY: the block's rows and the steps' chunks lie in the matrix; `out` holds `[16][SPREAD]` of either chain.
+    unsafe {
+        // Rows 4·i.., each a quarter of the vector: its sums of the steps.
+        for (i, sum) in scaled.iter_mut().enumerate() {
+            let row = |l: usize| f.eight_scales(block.row(4 * i + l), 2 * first);
+            let both = _mm512_castsi128_si512(row(0));
+            let both = _mm512_inserti32x4::<1>(both, row(1));
+            let both = _mm512_inserti32x4::<2>(both, row(2));
+            let both = _mm512_inserti32x4::<3>(both, row(3));
+            let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(both));
+            let odd = _mm512_castsi512_ps(_mm512_and_si512(both, upper));
+            let (t0, t1) = (_mm512_loadu_ps(out.add(i * ROWS)), _mm512_loadu_ps(out.add((ROWS + i) * ROWS)));
+            *sum = _mm512_add_ps(_mm512_mul_ps(t0, even), _mm512_mul_ps(t1, odd));
+        }
+        // Transposed in each quarter: a vector a step.
+        let [a, b, c, d] = scaled.map(|v| _mm512_castps_pd(v));
+        let low = |x, y| _mm512_castps_pd(_mm512_unpacklo_ps(_mm512_castpd_ps(x), _mm512_castpd_ps(y)));
+        let high = |x, y| _mm512_castps_pd(_mm512_unpackhi_ps(_mm512_castpd_ps(x), _mm512_castpd_ps(y)));
+        let (ab, cd, ab_high, cd_high) = (low(a, b), low(c, d), high(a, b), high(c, d));
+        let by_step = [
+            _mm512_unpacklo_pd(ab, cd),
+            _mm512_unpackhi_pd(ab, cd),
+            _mm512_unpacklo_pd(ab_high, cd_high),
+            _mm512_unpackhi_pd(ab_high, cd_high),
+        ]
+        .map(|v| _mm512_castpd_ps(v));
+        let mut sum = _mm512_loadu_ps(block_sums);
+        for (i, s) in by_step.into_iter().enumerate().take(step - first + 1) {
+            sum = if first + i == 0 { s } else { _mm512_add_ps(sum, s) };
+        }
+        _mm512_storeu_ps(block_sums, sum);
+        if step + 1 == p.k.div_ceil(CHUNK).div_ceil(2) {
+            for (lane, row) in (index..p.rows).step_by(block.step).enumerate() {
+                sums[row] = *block_sums.add(4 * (lane % 4) + lane / 4);
             }
         }
     }
