@@ -209,7 +209,7 @@ impl CurateConfig {
             source.paths.iter_mut().for_each(|path| *path = folder.join(&*path));
             source.read.on_bad_row = OnBadRow::Drop;
         }
-        config.from_folder(folder);
+        config.paths_from(folder);
         config.check(&mut reader.faults);
         if reader.faults.is_empty() {
             return Ok(config);
@@ -218,7 +218,7 @@ impl CurateConfig {
     }
 
     /// Paths of the file mean its folder.
-    fn from_folder(&mut self, folder: &Path) {
+    fn paths_from(&mut self, folder: &Path) {
         let mut paths: Vec<&mut PathBuf> = self.rules.files.iter_mut().chain(&mut self.rules.tokenizer).collect();
         paths.extend(&mut self.taxonomy.cues);
         paths.extend(self.decontaminate.iter_mut().flat_map(|options| &mut options.against));
