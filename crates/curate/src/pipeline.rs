@@ -306,6 +306,7 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
     write_atomic(&config.out.join("report.html"), report(&dataset, &examples, zh).as_bytes())?;
     let bytes = serde_json::to_vec_pretty(&dataset).unwrap_or_default();
     write_atomic(&config.out.join("dataset.json"), &bytes)?;
+    finish::sweep(&config.out, &dataset.files);
     std::fs::remove_dir_all(&plan.work).ok();
     Ok(dataset)
 }

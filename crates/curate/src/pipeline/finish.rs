@@ -1,7 +1,8 @@
 //! What is made from the written set: the schedule that training follows, and the sheet that
 //! people check a sample on.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use loar_artifact::write_atomic;
 use serde_json::Value;
@@ -12,6 +13,7 @@ use super::write::{Lesson, Written};
 use super::{CurateError, Plan};
 use crate::compliance::{Item, Sampler, Sheet};
 use crate::curriculum::{Features, schedule};
+use crate::dataset::OutputFile;
 use crate::shard::Rows;
 
 /// Name of the schedule in the set.
@@ -47,6 +49,32 @@ pub(crate) fn curriculum(plan: &Plan<'_>, written: &[Written]) -> Result<Option<
     let path = plan.config.out.join(SCHEDULE);
     made.write(&path).map_err(|error| CurateError::Stage(unwritten(&path, &error)))?;
     Ok(serde_json::to_value(&made.report).ok())
+}
+
+/// Folders of the set that shards write to.
+const FOLDERS: [&str; 6] = ["train", "eval", "test", "made", "dropped", "verdicts"];
+
+/// Removes what a killed run left half written under a temporary name: temporary files in the
+/// folders of the set. Failing to remove one harms no reader, so nothing is said.
+pub(crate) fn sweep(out: &Path, files: &[OutputFile]) {
+    let named: HashSet<PathBuf> = files.iter().map(|file| out.join(&file.path)).collect();
+    let mut open: Vec<PathBuf> = FOLDERS.iter().map(|folder| out.join(folder)).collect();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if !named.contains(&path) && is_temporary(&path) {
+                std::fs::remove_file(&path).ok();
+            }
+        }
+    }
+}
+
+/// A name that atomic writing gives; a person's own files stay.
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.starts_with('.') && name.ends_with(".tmp")
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> crate::OptionFault {
