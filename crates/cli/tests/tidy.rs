@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crate may use which; the walls that `ARCHITECTURE.md` speaks of.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("artifact", &[]),
     ("kernels", &[]),
     ("tape", &["kernels"]),
@@ -20,12 +20,13 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("model", &["tape", "formats", "kernels", "artifact"]),
     ("train", &["model", "data", "text", "artifact", "tape", "kernels", "formats"]),
     ("decode", &["model", "text", "tape", "kernels", "formats"]),
+    ("reason", &["artifact", "text", "decode", "model", "formats", "kernels"]),
     ("eval", &["decode", "model", "text", "artifact"]),
     (
         "cli",
         &[
             "annotate", "artifact", "kernels", "tape", "formats", "text", "data", "curate", "model", "train", "decode",
-            "eval",
+            "reason", "eval",
         ],
     ),
 ];

@@ -1,0 +1,92 @@
+//! Verifiers: what can be said about the steps of a chain without knowing the true answer.
+//!
+//! A verifier never drops a path. It gives a verdict a step with its evidence; what the verdict is
+//! worth is measured on held-out questions and enters the posterior as a likelihood ratio.
+
+use crate::answer::Answer;
+use serde::{Deserialize, Serialize};
+
+/// What a verifier looks at: one path of one question.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The question; empty when it is not known.
+    pub question: &'a str,
+    /// The chain, one entry a step, in order, as written.
+    pub steps: &'a [String],
+    /// The answer the chain ends with; none when it has none.
+    pub answer: Option<&'a Answer>,
+    /// Passages that were given with the question and may be cited, by their names.
+    pub context: &'a [Passage],
+}
+
+/// A passage of context a chain may cite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// The name citations use.
+    pub id: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// What a verifier says of a step or of a whole path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Something was checked and holds.
+    Pass,
+    /// Something was checked and does not hold.
+    Fail,
+    /// Nothing in it could be checked.
+    Unsure,
+}
+
+/// The verdict on one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepVerdict {
+    /// Index of the step, from 0.
+    pub step: usize,
+    /// What was found.
+    pub verdict: Verdict,
+    /// What was checked: the claim, the computed value.
+    pub evidence: String,
+}
+
+/// All verdicts of one verifier on one path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// The verifier's name.
+    pub verifier: String,
+    /// Its version: it changes when a verdict can.
+    pub version: u32,
+    /// A verdict for each step, in order.
+    pub steps: Vec<StepVerdict>,
+}
+
+impl Verification {
+    /// Index of the first step that failed.
+    pub fn first_wrong(&self) -> Option<usize> {
+        self.steps.iter().find(|s| s.verdict == Verdict::Fail).map(|s| s.step)
+    }
+
+    /// The verdict on the path: `Fail` when a step failed, `Pass` when at least one step was checked
+    /// and all checked ones hold, else `Unsure`.
+    pub fn outcome(&self) -> Verdict {
+        if self.first_wrong().is_some() {
+            Verdict::Fail
+        } else if self.steps.iter().any(|s| s.verdict == Verdict::Pass) {
+            Verdict::Pass
+        } else {
+            Verdict::Unsure
+        }
+    }
+}
+
+/// A check of chains. Pure: the same claim gives the same verification.
+pub trait Verifier: Send + Sync {
+    /// Its name in records, tables and calibration files.
+    fn name(&self) -> &str;
+    /// Its version: it changes when a verdict can.
+    fn version(&self) -> u32;
+    /// Looks at each step.
+    fn verify(&self, claim: &Claim) -> Verification;
+}
