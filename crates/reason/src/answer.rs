@@ -1,8 +1,170 @@
 //! An answer: the part of a path that is compared with others and with the truth.
+//!
+//! [`extract`] finds the answer in what a model wrote, in a fixed order (its module says which);
+//! [`Answer::read`] gives a bare answer a kind and a canonical value; [`equal`] says whether a
+//! prediction is the gold answer, and [`classes`] divides the answers of many paths into the groups
+//! that fusion counts. What cannot be read as anything else is text; nothing is an error. A path
+//! without an answer is `None` and a class of its own.
+//!
+//! A change of any result raises [`VERSION`]; records and calibration files carry it.
+
+mod boxed;
+mod chinese;
+mod choice;
+mod class;
+mod equal;
+mod extract;
+mod fold;
+mod marker;
+mod number;
+mod thought;
+mod truth;
+
+pub use class::classes;
+pub use equal::{EqualOptions, Percent, Units, equal};
+pub use extract::extract;
+
+use choice::Choice;
+use number::Number;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Version of extraction, canonical forms and equality together. It goes into every record: two
+/// records with the same version and the same text have the same answer.
+pub const VERSION: u32 = 1;
+
+/// What sort of answer a question asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Read from the answer itself.
+    #[default]
+    Auto,
+    /// One number, with a unit or without.
+    Number,
+    /// A formula, set, interval, tuple, inequality or matrix; numbers too.
+    Math,
+    /// One letter of a list of options, or several.
+    Choice,
+    /// Yes or no, true or false, 是 or 否.
+    YesNo,
+    /// A day.
+    Date,
+    /// A JSON value.
+    Json,
+    /// A word, name or phrase.
+    Text,
+}
+
+/// How an answer is looked for and read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExtractOptions {
+    /// What the question asks for.
+    pub kind: Kind,
+    /// The texts of the options of a multiple-choice question, A first: an answer that repeats an
+    /// option's text then counts as its letter.
+    pub choices: Vec<String>,
+    /// "1,5" is one and a half, and "1.000" a thousand.
+    pub decimal_comma: bool,
+    /// For [`Kind::Json`]: the field that holds the answer, when the answer is one field of an object.
+    pub field: Option<String>,
+}
+
+impl ExtractOptions {
+    /// Options for one kind, the rest as by default.
+    pub fn of(kind: Kind) -> Self {
+        Self { kind, ..Self::default() }
+    }
+}
 
 /// An answer as it was written and in its canonical form.
+///
+/// Two answers are `==` when they were written alike; [`equal`] compares what they mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// What the path wrote, without markup around it.
     pub written: String,
+    /// What it was read as: never [`Kind::Auto`].
+    pub kind: Kind,
+    pub(crate) value: Value,
+}
+
+/// The canonical value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Number(Number),
+    Choice(Choice),
+    Truth(bool),
+    Text(String),
+}
+
+impl Answer {
+    /// Reads a bare answer. With [`Kind::Auto`], or when it cannot be read as the kind asked for, the
+    /// answer decides; what is nothing else is text.
+    pub fn read(written: &str, options: &ExtractOptions) -> Self {
+        let written = written.trim();
+        let (kind, value) = Self::value_of(written, options);
+        Self { written: written.to_string(), kind, value }
+    }
+
+    fn value_of(written: &str, options: &ExtractOptions) -> (Kind, Value) {
+        let known = |kind| options.kind == kind;
+        if known(Kind::Text) {
+            return (Kind::Text, Value::Text(fold::words(written)));
+        }
+        if (known(Kind::Choice) || options.kind == Kind::Auto)
+            && let Some(choice) = choice::read(written, &options.choices, known(Kind::Choice))
+        {
+            return (Kind::Choice, Value::Choice(choice));
+        }
+        if (known(Kind::YesNo) || options.kind == Kind::Auto)
+            && let Some(truth) = truth::read(written, known(Kind::YesNo))
+        {
+            return (Kind::YesNo, Value::Truth(truth));
+        }
+        let folded = fold::characters(written);
+        let bare = folded.trim_matches(|c: char| c.is_whitespace() || "$*.".contains(c));
+        if let Some((number, used)) = number::scan(bare, options.decimal_comma)
+            && used == bare.len()
+        {
+            return (Kind::Number, Value::Number(number));
+        }
+        (Kind::Text, Value::Text(fold::words(written)))
+    }
+
+    /// The canonical form: reading it gives the same value again.
+    pub fn canonical(&self) -> String {
+        match &self.value {
+            Value::Number(number) => number.value.to_string(),
+            Value::Choice(choice) => choice.letters.iter().collect(),
+            Value::Truth(true) => "yes".to_string(),
+            Value::Truth(false) => "no".to_string(),
+            Value::Text(text) => text.clone(),
+        }
+    }
+}
+
+/// On disk an answer is what was written, its kind and, for readers, its canonical form.
+impl Serialize for Answer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = serializer.serialize_struct("Answer", 3)?;
+        fields.serialize_field("written", &self.written)?;
+        fields.serialize_field("kind", &self.kind)?;
+        fields.serialize_field("canonical", &self.canonical())?;
+        fields.end()
+    }
+}
+
+/// The value is read again from what was written: a record cannot claim another one.
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Stored {
+            written: String,
+            kind: Kind,
+        }
+        let stored = Stored::deserialize(deserializer)?;
+        Ok(Self::read(&stored.written, &ExtractOptions::of(stored.kind)))
+    }
 }
