@@ -1,5 +1,5 @@
-//! Causal attention over packed documents of different lengths, with grouped key/value heads and head sizes that
-//! differ between keys and values (MLA). softmax(q·kᵀ·scale)·v.
+//! Causal attention (for encoders: bidirectional) over packed documents of different lengths, with grouped key/value
+//! heads and head sizes that differ between keys and values (MLA). softmax(q·kᵀ·scale)·v.
 //!
 //! Keys are taken in fixed blocks from the document's first, with a running maximum and sum (Milakov & Gimelshein
 //! 2018; Dao 2022), so no matrix of scores over all pairs exists. A row's result depends on its own query and the
@@ -135,7 +135,41 @@ pub fn forward_on(
     let tokens = check(s, segments, q.len(), k.len(), v.len());
     exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
     exact("lse", lse.len(), tokens * s.num_heads);
-    forward::run(isa, pool, s, segments, q, k, v, out, lse);
+    forward::run(isa, pool, s, segments, false, q, k, v, out, lse);
+}
+
+/// Attention of encoders: as [`forward`], but every query sees every key of its segment.
+///
+/// # Panics
+/// As [`forward`].
+pub fn forward_bidirectional(
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+) {
+    forward_bidirectional_on(Isa::best(), pool, s, segments, q, k, v, out);
+}
+
+/// [`forward_bidirectional`] with a chosen instruction set, for tests and measurements.
+#[allow(clippy::too_many_arguments)]
+pub fn forward_bidirectional_on(
+    isa: Isa,
+    pool: &Pool,
+    s: &AttentionShape,
+    segments: &[Segment],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+) {
+    let tokens = check(s, segments, q.len(), k.len(), v.len());
+    exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
+    let mut lse = vec![0.0; tokens * s.num_heads];
+    forward::run(isa, pool, s, segments, true, q, k, v, out, &mut lse);
 }
 
 /// Gradients of `forward` with respect to q, k and v; dq, dk, dv are overwritten.

@@ -5,6 +5,8 @@
 mod activation;
 mod convert;
 mod dropout;
+mod gelu;
+mod layernorm;
 mod loss;
 mod norm;
 mod optimizer;
@@ -18,6 +20,8 @@ mod tests;
 pub use activation::{silu_mul_backward, silu_mul_backward_bf16, silu_mul_forward, silu_mul_forward_bf16};
 pub use convert::{narrow_into, widen_into};
 pub use dropout::dropout;
+pub use gelu::gelu;
+pub use layernorm::layernorm;
 pub use loss::{IGNORE, cross_entropy, cross_entropy_gradient, softmax_rows};
 pub use norm::{rmsnorm_backward, rmsnorm_backward_add, rmsnorm_forward, rmsnorm_forward_bf16};
 pub use optimizer::{AdamW, adamw};
@@ -34,6 +38,8 @@ mod variants {
     };
     pub(crate) use super::convert::{narrow_slice, widen_slice};
     pub(crate) use super::dropout::dropout_slice;
+    pub(crate) use super::gelu::gelu_slice;
+    pub(crate) use super::layernorm::layernorm_row;
     pub(crate) use super::loss::{ce_gradient_row, ce_row, softmax_row};
     pub(crate) use super::norm::{
         rmsnorm_dweight_columns, rmsnorm_dx_add_row, rmsnorm_dx_row, rmsnorm_row, rmsnorm_row_bf16,

@@ -47,7 +47,7 @@ const RELATIVE: &str = "relative error";
 const COUNT: &str = "elements that differ";
 
 /// Every operation with variants.
-pub const OPS: [Op; 29] = [
+pub const OPS: [Op; 32] = [
     Op { name: "gemm f32", unit: BOUND, tolerance: 1.0, check: checks::gemm_f32 },
     Op { name: "gemm bf16", unit: BOUND, tolerance: 1.0, check: checks::gemm_bf16 },
     Op { name: "gemm terms and quantised", unit: BOUND, tolerance: 1.0, check: checks::gemm_terms },
@@ -56,6 +56,7 @@ pub const OPS: [Op; 29] = [
     Op { name: "attention backward", unit: MIXED, tolerance: 2e-5, check: checks::attention_backward },
     Op { name: "attention forward bf16", unit: ROUNDED, tolerance: 1.0, check: checks_bf16::attention_forward_bf16 },
     Op { name: "attention backward bf16", unit: ROUNDED, tolerance: 1.0, check: checks_bf16::attention_backward_bf16 },
+    Op { name: "attention bidirectional", unit: MIXED, tolerance: 3e-6, check: checks::attention_bidirectional },
     Op { name: "attention decode", unit: COUNT, tolerance: 0.0, check: checks::attention_decode },
     Op { name: "streamed linear", unit: BOUND, tolerance: 1.0, check: checks_decode::streamed },
     Op { name: "streamed batch and threads", unit: COUNT, tolerance: 0.0, check: checks_decode::streamed_invariance },
@@ -63,6 +64,8 @@ pub const OPS: [Op; 29] = [
     Op { name: "exp", unit: RELATIVE, tolerance: 2e-7, check: checks::exp },
     Op { name: "rmsnorm forward", unit: MIXED, tolerance: 1e-6, check: checks::rmsnorm_forward },
     Op { name: "rmsnorm backward", unit: MIXED, tolerance: 4e-6, check: checks::rmsnorm_backward },
+    Op { name: "layernorm", unit: MIXED, tolerance: 1e-6, check: checks::layernorm },
+    Op { name: "gelu", unit: MIXED, tolerance: 3e-7, check: checks::gelu },
     Op { name: "silu_mul forward", unit: MIXED, tolerance: 1e-6, check: checks::silu_mul_forward },
     Op { name: "silu_mul backward", unit: MIXED, tolerance: 2e-6, check: checks::silu_mul_backward },
     Op { name: "rope", unit: MIXED, tolerance: 5e-7, check: checks::rope },

@@ -14,6 +14,8 @@ struct Rows {
     head: usize,
     count: usize,
     over_heads: bool,
+    /// Every query sees every key of its segment.
+    bidirectional: bool,
 }
 
 impl Rows {
@@ -22,11 +24,14 @@ impl Rows {
         (self.segment.q_start + self.first + i) * s.num_heads + self.head + h
     }
     fn limit(&self, r: usize) -> usize {
+        if self.bidirectional {
+            return self.segment.k_len;
+        }
         self.segment.limit(self.first + if self.over_heads { 0 } else { r })
     }
 }
 
-fn tasks(s: &AttentionShape, segments: &[Segment]) -> Vec<Rows> {
+fn tasks(s: &AttentionShape, segments: &[Segment], bidirectional: bool) -> Vec<Rows> {
     let group = s.num_heads / s.num_key_value_heads;
     let mut all = vec![];
     for segment in segments {
@@ -34,7 +39,7 @@ fn tasks(s: &AttentionShape, segments: &[Segment]) -> Vec<Rows> {
         if segment.q_len < group {
             for first in 0..segment.q_len {
                 for head in (0..s.num_heads).step_by(group) {
-                    all.push(Rows { segment, first, head, count: group, over_heads: true });
+                    all.push(Rows { segment, first, head, count: group, over_heads: true, bidirectional });
                 }
             }
         } else {
@@ -42,7 +47,7 @@ fn tasks(s: &AttentionShape, segments: &[Segment]) -> Vec<Rows> {
             for first in (0..segment.q_len).step_by(QUERIES).rev() {
                 for head in 0..s.num_heads {
                     let count = QUERIES.min(segment.q_len - first);
-                    all.push(Rows { segment, first, head, count, over_heads: false });
+                    all.push(Rows { segment, first, head, count, over_heads: false, bidirectional });
                 }
             }
         }
@@ -56,13 +61,14 @@ pub(super) fn run<E: Number>(
     pool: &Pool,
     s: &AttentionShape,
     segments: &[Segment],
+    bidirectional: bool,
     q: &[E],
     k: &[E],
     v: &[E],
     out: &mut [E],
     lse: &mut [f32],
 ) {
-    let tasks = tasks(s, segments);
+    let tasks = tasks(s, segments, bidirectional);
     let (out, lse) = (Shareable(out.as_mut_ptr()), Shareable(lse.as_mut_ptr()));
     pool.run(tasks.len(), &|t| {
         let rows = &tasks[t];

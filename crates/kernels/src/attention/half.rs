@@ -49,7 +49,7 @@ pub fn forward_bf16_on(
         // SAFETY: an `Isa` of this level exists only where AMX and the AVX-512 sets were detected; `check` passed.
         return unsafe { tiles::forward(pool, s, segments, q, k, v, out, lse) };
     }
-    forward::run(isa, pool, s, segments, q, k, v, out, lse);
+    forward::run(isa, pool, s, segments, false, q, k, v, out, lse);
 }
 
 /// [`super::backward`] over bf16: every array but lse is bf16 bits; dq, dk, dv are overwritten, rounded once from their

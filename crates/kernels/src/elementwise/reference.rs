@@ -75,3 +75,24 @@ pub fn adamw(k: &AdamW, param: f32, grad: f32, exp_avg: f32, exp_avg_sq: f32) ->
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
+
+pub fn layernorm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f64> {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let variance = x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+    let inv = 1.0 / (variance + f64::from(eps)).sqrt();
+    let each = x.iter().zip(weight).zip(bias);
+    each.map(|((x, w), b)| (f64::from(*x) - mean) * inv * f64::from(*w) + f64::from(*b)).collect()
+}
+
+/// x·Φ(x) by Simpson's rule over the density from 0 to x, 2000 steps.
+pub fn gelu(x: f32) -> f64 {
+    let x = f64::from(x);
+    if x.abs() > 12.0 {
+        return x.max(0.0);
+    }
+    let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let step = x / 2000.0;
+    let inner: f64 = (1..2000).map(|i| density(f64::from(i) * step) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    x * (0.5 + step / 3.0 * (density(0.0) + inner + density(x)))
+}

@@ -39,6 +39,10 @@ fn everything(threads: usize) -> Vec<Vec<f32>> {
     silu_mul_backward(&pool, &g, &u, &dy, &mut dg, &mut du);
     all.extend([y, dg, du]);
     let mut y = x.clone();
+    layernorm(&pool, &mut y, &w, &g[..width], 1e-5);
+    gelu(&pool, &mut y);
+    all.push(y);
+    let mut y = x.clone();
     let layout =
         RopeLayout { row_stride: width, offset: 7, head_stride: 100, num_heads: 9, half: 40, interleaved: true };
     let positions: Vec<u32> = (0..t as u32).map(|i| i % 10).collect();

@@ -184,6 +184,21 @@ pub(super) fn attention_forward(isa: Isa) -> f64 {
     larger(mixed(&out, &want), mixed(&lse, &want_lse))
 }
 
+/// Each query as a document of its own sees all keys: what the causal reference computes then.
+pub(super) fn attention_bidirectional(isa: Isa) -> f64 {
+    let d = documents();
+    let alone = |g: &Segment| {
+        let g = *g;
+        (0..g.q_len).map(move |i| Segment { q_start: g.q_start + i, q_len: 1, ..g })
+    };
+    let segments: Vec<Segment> = d.segments.iter().flat_map(alone).collect();
+    let (want, _) = attention::reference_forward(&d.s, &segments, &d.q, &d.k, &d.v);
+    let mut out = vec![f32::NAN; want.len()];
+    let pool = Pool::new(2);
+    attention::forward_bidirectional_on(isa, &pool, &d.s, &d.segments, &d.q, &d.k, &d.v, &mut out);
+    mixed(&out, &want)
+}
+
 pub(super) fn attention_backward(isa: Isa) -> f64 {
     let d = documents();
     let (out, lse) = d.forward(isa);
@@ -262,6 +277,27 @@ pub(super) fn rmsnorm_backward_add(isa: Isa) -> f64 {
 /// Gates from -40 to 40: both tails of the sigmoid.
 pub(super) fn gates(n: usize) -> Vec<f32> {
     normal(n, 1).iter().map(|x| x * 10.0).collect()
+}
+
+pub(super) fn layernorm(isa: Isa) -> f64 {
+    LENGTHS.iter().fold(0.0, |e, n| {
+        let (w, b) = (normal(*n, 2), normal(*n, 3));
+        // a row far from 0, where a one-pass variance would cancel
+        let mut x: Vec<f32> = normal(*n, 1).iter().map(|v| v + 3.0).collect();
+        let want = reference::layernorm(&x, &w, &b, EPS);
+        ew::layernorm_row(isa, &mut x, &w, &b, EPS);
+        larger(e, mixed(&x, &want))
+    })
+}
+
+pub(super) fn gelu(isa: Isa) -> f64 {
+    let mut x: Vec<f32> = (0..2401).map(|i| -12.0 + i as f32 * 0.01).collect();
+    let want: Vec<f64> = x.iter().map(|x| reference::gelu(*x)).collect();
+    ew::gelu_slice(isa, &mut x);
+    let mut edge = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -0.0, 1e30, -1e30];
+    ew::gelu_slice(isa, &mut edge);
+    let fits = edge[0] == f32::INFINITY && edge[1..2] == [0.0] && edge[2].is_nan() && edge[3..] == [0.0, 1e30, 0.0];
+    if fits { mixed(&x, &want) } else { f64::INFINITY }
 }
 
 pub(super) fn silu_mul_forward(isa: Isa) -> f64 {
