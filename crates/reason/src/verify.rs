@@ -3,6 +3,24 @@
 //! A verifier never drops a path. It gives a verdict a step with its evidence; what the verdict is
 //! worth is measured on held-out questions and enters the posterior as a likelihood ratio.
 
+mod arithmetic;
+mod brackets;
+pub mod expression;
+mod letters;
+mod repair;
+mod sorting;
+mod steps;
+mod swaps;
+mod units;
+
+pub use arithmetic::ArithmeticVerifier;
+pub use brackets::BracketVerifier;
+pub use letters::LetterVerifier;
+pub use repair::{Repair, repair};
+pub use sorting::SortingVerifier;
+pub use steps::{split_ranges, split_steps};
+pub use swaps::SwapVerifier;
+
 use crate::answer::Answer;
 use serde::{Deserialize, Serialize};
 
@@ -89,4 +107,47 @@ pub trait Verifier: Send + Sync {
     fn version(&self) -> u32;
     /// Looks at each step.
     fn verify(&self, claim: &Claim) -> Verification;
+}
+
+/// What a verifier gathers while it reads: any number of checks a step.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    checks: Vec<Vec<(bool, String)>>,
+}
+
+impl Findings {
+    /// No check yet, for so many steps.
+    pub fn new(steps: usize) -> Self {
+        Self { checks: vec![Vec::new(); steps] }
+    }
+
+    /// Adds a check of a step: whether it holds, and what was compared.
+    pub fn add(&mut self, step: usize, holds: bool, evidence: String) {
+        self.checks[step].push((holds, evidence));
+    }
+
+    /// Whether any check was made.
+    pub fn any(&self) -> bool {
+        self.checks.iter().any(|checks| !checks.is_empty())
+    }
+
+    /// The verdicts: a step fails when one of its checks does, and then shows those that did.
+    pub fn verification(self, by: &dyn Verifier) -> Verification {
+        let steps = self
+            .checks
+            .into_iter()
+            .enumerate()
+            .map(|(step, checks)| {
+                let failed = checks.iter().any(|(holds, _)| !holds);
+                let verdict = match (checks.is_empty(), failed) {
+                    (true, _) => Verdict::Unsure,
+                    (_, true) => Verdict::Fail,
+                    (_, false) => Verdict::Pass,
+                };
+                let shown = checks.into_iter().filter(|(holds, _)| !failed || !holds).map(|(_, evidence)| evidence);
+                StepVerdict { step, verdict, evidence: shown.take(8).collect::<Vec<_>>().join("; ") }
+            })
+            .collect();
+        Verification { verifier: by.name().to_owned(), version: by.version(), steps }
+    }
 }
