@@ -69,7 +69,10 @@ impl State {
     }
 
     fn relations(&mut self, step: usize, text: &str, parsed: &Parsed, findings: &mut Findings) {
-        let loose = text_has(text, &["about", "approx", "round", "nearest", "roughly", "almost", "nearly", "约", "左右", "四舍五入", "近似"]);
+        let loose = text_has(
+            text,
+            &["about", "approx", "round", "nearest", "roughly", "almost", "nearly", "约", "左右", "四舍五入", "近似"],
+        );
         let remains = text_has(text, &["remain", "left over", "leftover", "剩", "余"]);
         let modular = text_has(text, &["mod ", "mod{", "modulo", "模"]);
         for chain in &parsed.chains {
@@ -88,7 +91,8 @@ impl State {
                 let (Some(left), Some(right)) = (&chain.sides[n], &chain.sides[n + 1]) else { continue };
                 // a bare variable is bound below, not compared
                 let (Some(a), Some(b)) = (&values[n], &values[n + 1]) else { continue };
-                if left.variable().is_some() || right.variable().is_some() || !comparable(*relation, left, right, text) {
+                if left.variable().is_some() || right.variable().is_some() || !comparable(*relation, left, right, text)
+                {
                     continue;
                 }
                 // `30 less than Vika = 84 - 30`, `20 minutes = 2 × 60 + 20`: a quantity, not a result
@@ -98,7 +102,8 @@ impl State {
                 let relation = if loose && *relation == Relation::Equal { Relation::Approximately } else { *relation };
                 let holds = self.holds(text, relation, (left, a), (right, b)) || (remains && *b == a.floor());
                 // `100 + 100x = 120` may be about another x than the one that has a value
-                let equation = !left.variables().is_empty() && !right.computes() || !right.variables().is_empty() && !left.computes();
+                let equation = !left.variables().is_empty() && !right.computes()
+                    || !right.variables().is_empty() && !left.computes();
                 if equation && !holds {
                     continue;
                 }
@@ -144,7 +149,13 @@ impl State {
         }
     }
 
-    fn holds(&mut self, text: &str, relation: Relation, left: (&Expression, &BigRational), right: (&Expression, &BigRational)) -> bool {
+    fn holds(
+        &mut self,
+        text: &str,
+        relation: Relation,
+        left: (&Expression, &BigRational),
+        right: (&Expression, &BigRational),
+    ) -> bool {
         let ((l, a), (r, b)) = (left, right);
         match relation {
             Relation::Less => a < b,
@@ -154,16 +165,25 @@ impl State {
             Relation::NotEqual => a != b,
             Relation::Congruent => true,
             Relation::Equal | Relation::Approximately => {
-                a == b || self.rounds(relation, (l, a), (r, b)) || self.rounds(relation, (r, b), (l, a)) || convertible(text, left, right)
+                a == b
+                    || self.rounds(relation, (l, a), (r, b))
+                    || self.rounds(relation, (r, b), (l, a))
+                    || convertible(text, left, right)
             }
         }
     }
 
     /// Whether `written` is what `exact` rounds to.
-    fn rounds(&mut self, relation: Relation, written: (&Expression, &BigRational), exact: (&Expression, &BigRational)) -> bool {
+    fn rounds(
+        &mut self,
+        relation: Relation,
+        written: (&Expression, &BigRational),
+        exact: (&Expression, &BigRational),
+    ) -> bool {
         let ((expression, b), (source, a)) = (written, exact);
         let Some(literal) = &expression.literal else {
-            return relation == Relation::Approximately && within(a, b, &(a.abs() / BigRational::from_integer(100.into())));
+            return relation == Relation::Approximately
+                && within(a, b, &(a.abs() / BigRational::from_integer(100.into())));
         };
         // 15/60*100 = 25%
         let hundred = BigRational::from_integer(100.into());
@@ -178,7 +198,8 @@ impl State {
             tolerance = tolerance.max(a.abs() / &hundred);
         }
         // what was rounded before carries its error on
-        let error: BigRational = source.literals.iter().filter(|l| self.is_rounded(l)).map(|l| last_place(l) / l.value.abs()).sum();
+        let error: BigRational =
+            source.literals.iter().filter(|l| self.is_rounded(l)).map(|l| last_place(l) / l.value.abs()).sum();
         tolerance += a.abs() * error;
         let accepted = !tolerance.is_zero() && within(a, b, &tolerance);
         if accepted {
@@ -209,7 +230,11 @@ impl State {
     fn question(&self, step: usize, text: &str, findings: &mut Findings) {
         let Some(goal) = &self.goal else { return };
         if let Some(stated) = stated_answer(text) {
-            findings.add(step, stated == *goal, format!("the answer {} against the question's value {}", shown(&stated), shown(goal)));
+            findings.add(
+                step,
+                stated == *goal,
+                format!("the answer {} against the question's value {}", shown(&stated), shown(goal)),
+            );
         }
     }
 }

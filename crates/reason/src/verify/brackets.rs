@@ -61,16 +61,28 @@ impl Machine {
             if lower.contains("final stack") {
                 let all = self.word.is_empty() || self.read == self.word.len();
                 findings.add(step, all, format!("{} of {} symbols were read", self.read, self.word.len()));
-                findings.add(step, claimed == self.stack, format!("final stack `{}`, written `{}`", line(&self.stack), line(&claimed)));
+                findings.add(
+                    step,
+                    claimed == self.stack,
+                    format!("final stack `{}`, written `{}`", line(&self.stack), line(&claimed)),
+                );
                 self.stack = claimed;
             } else if lower.contains("stack:") && self.read == 0 && claimed.is_empty() {
                 findings.add(step, true, "the stack is empty at the start".to_owned());
             } else if lower.contains("pop out") && !claimed.is_empty() {
                 let order: Vec<char> = self.stack.iter().rev().copied().collect();
-                findings.add(step, claimed == order, format!("to pop `{}`, written `{}`", line(&order), line(&claimed)));
+                findings.add(
+                    step,
+                    claimed == order,
+                    format!("to pop `{}`, written `{}`", line(&order), line(&claimed)),
+                );
             } else if lower.contains("we need") && !claimed.is_empty() {
                 let closing = self.closing();
-                findings.add(step, claimed == closing, format!("needed `{}`, written `{}`", line(&closing), line(&claimed)));
+                findings.add(
+                    step,
+                    claimed == closing,
+                    format!("needed `{}`, written `{}`", line(&closing), line(&claimed)),
+                );
             }
             self.answer(step, text, findings);
         }
@@ -80,7 +92,11 @@ impl Machine {
         if !self.word.is_empty() {
             let expected = self.word.get(self.read);
             let shown = expected.map_or("the end".to_owned(), |c| format!("`{c}`"));
-            findings.add(step, expected == Some(&symbol), format!("symbol {} is {shown}, written `{symbol}`", self.read + 1));
+            findings.add(
+                step,
+                expected == Some(&symbol),
+                format!("symbol {} is {shown}, written `{symbol}`", self.read + 1),
+            );
         }
         self.read += 1;
         let mut stack = std::mem::take(&mut self.stack);

@@ -146,8 +146,8 @@ pub fn parse(text: &str) -> Parsed {
 /// Whether what stands before an expression belongs to it: it would be read in part.
 fn cut_before(tokens: &[Token], at: usize) -> bool {
     const PART: [&str; 22] = [
-        "half", "twice", "double", "triple", "thrice", "square", "cube", "root", "log", "ln", "sin", "cos", "tan", "sqrt",
-        "quarter", "third", "by", "than", "mod", "over", "per", "cents",
+        "half", "twice", "double", "triple", "thrice", "square", "cube", "root", "log", "ln", "sin", "cos", "tan",
+        "sqrt", "quarter", "third", "by", "than", "mod", "over", "per", "cents",
     ];
     let Some(before) = at.checked_sub(1).map(|n| &tokens[n]) else { return false };
     let glued = before.end == tokens[at].start;
@@ -160,7 +160,13 @@ fn cut_before(tokens: &[Token], at: usize) -> bool {
         }
     }
     match &before.kind {
-        Kind::Operator(_) | Kind::Number(_) | Kind::Of | Kind::Root | Kind::Factorial | Kind::Name(_) | Kind::Unread => true,
+        Kind::Operator(_)
+        | Kind::Number(_)
+        | Kind::Of
+        | Kind::Root
+        | Kind::Factorial
+        | Kind::Name(_)
+        | Kind::Unread => true,
         Kind::Word(word) => PART.contains(&word.as_str()) || (number_before && ["and", "又"].contains(&word.as_str())),
         // `16,0000`
         Kind::Break => glued && number_before && tokens[at - 2].end == before.start,
@@ -170,8 +176,10 @@ fn cut_before(tokens: &[Token], at: usize) -> bool {
 
 /// Whether what stands behind an expression belongs to it.
 fn cut_behind(tokens: &[Token], next: usize) -> bool {
-    const PART: [&str; 12] =
-        ["dozen", "dozens", "hundred", "half", "halves", "thirds", "quarters", "squared", "cubed", "percent", "score", "choose"];
+    const PART: [&str; 12] = [
+        "dozen", "dozens", "hundred", "half", "halves", "thirds", "quarters", "squared", "cubed", "percent", "score",
+        "choose",
+    ];
     let slash = matches!(tokens.get(next + 2), Some(Token { kind: Kind::Operator(Operator::Divide), .. }));
     match tokens.get(next).map(|t| &t.kind) {
         Some(Kind::Operator(_) | Kind::Of | Kind::Root | Kind::Unread) => true,
@@ -184,7 +192,8 @@ fn cut_behind(tokens: &[Token], next: usize) -> bool {
 
 /// `mod 7`, `(mod 7)`, `\pmod{7}` behind a chain.
 fn modulus(tokens: &[Token], at: usize) -> Option<u64> {
-    let mut ahead = tokens[at.min(tokens.len())..].iter().take(5).filter(|t| !matches!(t.kind, Kind::Open | Kind::Close));
+    let mut ahead =
+        tokens[at.min(tokens.len())..].iter().take(5).filter(|t| !matches!(t.kind, Kind::Open | Kind::Close));
     match &ahead.next()?.kind {
         Kind::Word(word) if ["mod", "modulo", "pmod", "bmod", "模"].contains(&word.as_str()) => (),
         _ => return None,
@@ -380,20 +389,58 @@ impl Reader<'_> {
 
     /// Two operands side by side are a product, except for `1/2x` and `f(x)`, which can mean two things.
     fn multiplies(&self) -> bool {
-        self.waiting.last() != Some(&Waiting::Binary(Operator::Divide)) && !matches!(self.code.last(), Some(Code::Variable(n)) if n.len() == 1 && "fghPE".contains(n.as_str()))
+        self.waiting.last() != Some(&Waiting::Binary(Operator::Divide))
+            && !matches!(self.code.last(), Some(Code::Variable(n)) if n.len() == 1 && "fghPE".contains(n.as_str()))
     }
 
     /// Words behind a number that are its unit: an operator, a relation or a bracket follows them. Gives
     /// the token behind.
     fn unit(&mut self, at: usize, limit: usize) -> Option<usize> {
         const NO_UNIT: [&str; 34] = [
-            "and", "or", "but", "if", "then", "so", "because", "since", "is", "was", "are", "were", "has", "have", "had",
-            "with", "from", "to", "into", "gives", "which", "that", "who", "dozen", "dozens", "percent", "squared", "cubed",
-            "divided", "multiplied", "hence", "thus", "half", "choose",
+            "and",
+            "or",
+            "but",
+            "if",
+            "then",
+            "so",
+            "because",
+            "since",
+            "is",
+            "was",
+            "are",
+            "were",
+            "has",
+            "have",
+            "had",
+            "with",
+            "from",
+            "to",
+            "into",
+            "gives",
+            "which",
+            "that",
+            "who",
+            "dozen",
+            "dozens",
+            "percent",
+            "squared",
+            "cubed",
+            "divided",
+            "multiplied",
+            "hence",
+            "thus",
+            "half",
+            "choose",
         ];
         const SCALES: [(&str, u64); 8] = [
-            ("thousand", 1_000), ("million", 1_000_000), ("billion", 1_000_000_000), ("万", 10_000),
-            ("亿", 100_000_000), ("千", 1_000), ("百", 100), ("hundred", 100),
+            ("thousand", 1_000),
+            ("million", 1_000_000),
+            ("billion", 1_000_000_000),
+            ("万", 10_000),
+            ("亿", 100_000_000),
+            ("千", 1_000),
+            ("百", 100),
+            ("hundred", 100),
         ];
         if let Kind::Word(word) = &self.tokens[at].kind
             && let Some((_, scale)) = SCALES.iter().find(|(name, _)| name == word)
@@ -466,4 +513,3 @@ impl Reader<'_> {
 
 /// The marker of a LaTeX fraction that could not be read.
 const FRACTION_WORD: &str = "\\frac";
-

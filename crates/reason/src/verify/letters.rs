@@ -32,8 +32,10 @@ static JOINED: LazyLock<Regex> = LazyLock::new(|| {
     ))
     .expect("a valid pattern")
 });
-static QUESTION: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new("(?i)(?:letters?|字母).*?[\"“]([^\"”]+)[\"”]|[\"“]([^\"”]+)[\"”].*?(?:letters?|字母)").expect("a valid pattern"));
+static QUESTION: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new("(?i)(?:letters?|字母).*?[\"“]([^\"”]+)[\"”]|[\"“]([^\"”]+)[\"”].*?(?:letters?|字母)")
+        .expect("a valid pattern")
+});
 
 impl Verifier for LetterVerifier {
     fn name(&self) -> &str {
@@ -66,15 +68,24 @@ impl Verifier for LetterVerifier {
                 };
                 let (Some(word), Some(letter)) = (word, letter) else { continue };
                 let truth = nth(&word, &ordinal).map(String::from).unwrap_or_default();
-                findings.add(step, truth == letter, format!("the {ordinal} letter of `{word}` is `{truth}`, written `{letter}`"));
+                findings.add(
+                    step,
+                    truth == letter,
+                    format!("the {ordinal} letter of `{word}` is `{truth}`, written `{letter}`"),
+                );
                 if let Some(expected) = words.get(place) {
-                    findings.add(step, *expected == word, format!("word {} is `{expected}`, written `{word}`", place + 1));
+                    findings.add(
+                        step,
+                        *expected == word,
+                        format!("word {} is `{expected}`, written `{word}`", place + 1),
+                    );
                 }
                 place += 1;
                 letters.push_str(&letter);
             }
             for found in JOINED.captures_iter(text) {
-                let written = found.iter().skip(1).flatten().next().map(|m| m.as_str().to_lowercase()).unwrap_or_default();
+                let written =
+                    found.iter().skip(1).flatten().next().map(|m| m.as_str().to_lowercase()).unwrap_or_default();
                 let all = words.is_empty() || words.len() == place;
                 findings.add(step, all, format!("{place} of {} words were read", words.len()));
                 findings.add(step, written == letters, format!("the letters are `{letters}`, written `{written}`"));

@@ -118,7 +118,8 @@ fn marker(line: &str) -> Option<u64> {
     let closed = if open {
         behind.starts_with([')', '）'])
     } else {
-        behind.starts_with([')', '、', '．', '）']) || (behind.starts_with('.') && !behind[1..].starts_with(|c: char| c.is_ascii_digit()))
+        behind.starts_with([')', '、', '．', '）'])
+            || (behind.starts_with('.') && !behind[1..].starts_with(|c: char| c.is_ascii_digit()))
     };
     (closed && n < 1000).then_some(n)
 }
@@ -193,7 +194,8 @@ fn sentences(text: &str, line: Range<usize>, shielded: &[Range<usize>]) -> Vec<R
         if !(wide || space) || (depth > 0 && end - start < 400) {
             continue;
         }
-        let tail: Vec<char> = text[start..at].chars().rev().take(8).take_while(|c| c.is_alphabetic() || *c == '.').collect();
+        let tail: Vec<char> =
+            text[start..at].chars().rev().take(8).take_while(|c| c.is_alphabetic() || *c == '.').collect();
         let word: String = tail.into_iter().rev().collect::<String>().to_lowercase();
         let initial = word.chars().count() == 1 && c == '.' && text[..at].ends_with(char::is_uppercase);
         let numbered = c == '.' && text[start..at].trim().bytes().all(|b| b.is_ascii_digit());

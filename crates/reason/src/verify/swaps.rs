@@ -24,9 +24,8 @@ static HOLDING: LazyLock<Regex> =
 static SWAP: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\b([A-Z]\w*) and ([A-Z]\w*) (?:then )?(?:swap|switch|trade|exchange)").expect("a valid pattern")
 });
-static STATED: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(&format!(r"\b([A-Z]\w*)(?::| {HOLDS}) ([^,.:;\n]+)")).expect("a valid pattern")
-});
+static STATED: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(&format!(r"\b([A-Z]\w*)(?::| {HOLDS}) ([^,.:;\n]+)")).expect("a valid pattern"));
 static OPTION: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\(([A-Z])\)\s*([^\n(]+)").expect("a valid pattern"));
 static ANSWER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"answer is \(([A-Z])\)").expect("a valid pattern"));
 
@@ -73,7 +72,11 @@ impl Puzzle {
         }
         let index = |name: &str| people.iter().position(|p| p == name);
         let swaps: Option<Vec<_>> = SWAP.captures_iter(story).map(|c| Some((index(&c[1])?, index(&c[2])?))).collect();
-        let asked = story.trim_end().rsplit(['.', '\n']).next().and_then(|last| people.iter().position(|p| last.contains(p.as_str())));
+        let asked = story
+            .trim_end()
+            .rsplit(['.', '\n'])
+            .next()
+            .and_then(|last| people.iter().position(|p| last.contains(p.as_str())));
         let options = OPTION
             .captures_iter(options)
             .map(|c| (c[1].chars().next().expect("one letter"), c[2].trim().trim_end_matches('.').to_owned()))
@@ -127,7 +130,11 @@ impl Puzzle {
                 match self.swaps.get(done) {
                     Some(&(c, d)) => {
                         let right = (a, b) == (c, d) || (b, a) == (c, d);
-                        findings.add(step, right, format!("swap {} is {} and {}", done + 1, self.people[c], self.people[d]));
+                        findings.add(
+                            step,
+                            right,
+                            format!("swap {} is {} and {}", done + 1, self.people[c], self.people[d]),
+                        );
                         done += 1;
                     }
                     None => findings.add(step, false, "the question has no further swap".to_owned()),
@@ -150,8 +157,17 @@ impl Puzzle {
             if let (Some(answer), Some(asked)) = (answer, self.asked) {
                 let letter = answer[1].chars().next().expect("one letter");
                 if let Some(option) = self.options.get(&letter) {
-                    let right = self.object(option).is_some_and(|n| self.objects[n] == self.after(self.swaps.len())[asked]);
-                    findings.add(step, right, format!("{} ends with {}, option ({letter}) is {option}", self.people[asked], self.after(self.swaps.len())[asked]));
+                    let right =
+                        self.object(option).is_some_and(|n| self.objects[n] == self.after(self.swaps.len())[asked]);
+                    findings.add(
+                        step,
+                        right,
+                        format!(
+                            "{} ends with {}, option ({letter}) is {option}",
+                            self.people[asked],
+                            self.after(self.swaps.len())[asked]
+                        ),
+                    );
                 }
             }
         }
@@ -159,5 +175,9 @@ impl Puzzle {
 }
 
 fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).filter(|w| !["a", "an", "the", "ball", "present", "book"].contains(&w.as_str())).collect()
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|w| !w.is_empty())
+        .map(str::to_lowercase)
+        .filter(|w| !["a", "an", "the", "ball", "present", "book"].contains(&w.as_str()))
+        .collect()
 }

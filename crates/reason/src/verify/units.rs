@@ -6,14 +6,55 @@ use super::expression::Expression;
 
 /// (dimension, name, numerator, denominator): so many of the dimension's smallest unit.
 const UNITS: [(u8, &str, i64); 50] = [
-    (0, "cent", 1), (0, "cents", 1), (0, "dollar", 100), (0, "dollars", 100), (0, "$", 100), (0, "分", 1), (0, "角", 10),
-    (0, "元", 100), (1, "second", 1), (1, "seconds", 1), (1, "minute", 60), (1, "minutes", 60), (1, "hour", 3600),
-    (1, "hours", 3600), (1, "day", 86_400), (1, "days", 86_400), (1, "week", 604_800), (1, "weeks", 604_800),
-    (1, "秒", 1), (1, "分钟", 60), (1, "小时", 3600), (1, "天", 86_400), (2, "inch", 1), (2, "inches", 1), (2, "feet", 12),
-    (2, "foot", 12), (2, "yards", 36), (2, "yard", 36), (2, "miles", 63_360), (2, "mile", 63_360), (3, "mm", 1),
-    (3, "cm", 10), (3, "m", 1000), (3, "meters", 1000), (3, "km", 1_000_000), (3, "kilometers", 1_000_000),
-    (4, "ounces", 1), (4, "ounce", 1), (4, "pounds", 16), (4, "pound", 16), (5, "g", 1), (5, "grams", 1), (5, "kg", 1000),
-    (5, "kilograms", 1000), (6, "ml", 1), (6, "milliliters", 1), (6, "l", 1000), (6, "liters", 1000), (7, "month", 1),
+    (0, "cent", 1),
+    (0, "cents", 1),
+    (0, "dollar", 100),
+    (0, "dollars", 100),
+    (0, "$", 100),
+    (0, "分", 1),
+    (0, "角", 10),
+    (0, "元", 100),
+    (1, "second", 1),
+    (1, "seconds", 1),
+    (1, "minute", 60),
+    (1, "minutes", 60),
+    (1, "hour", 3600),
+    (1, "hours", 3600),
+    (1, "day", 86_400),
+    (1, "days", 86_400),
+    (1, "week", 604_800),
+    (1, "weeks", 604_800),
+    (1, "秒", 1),
+    (1, "分钟", 60),
+    (1, "小时", 3600),
+    (1, "天", 86_400),
+    (2, "inch", 1),
+    (2, "inches", 1),
+    (2, "feet", 12),
+    (2, "foot", 12),
+    (2, "yards", 36),
+    (2, "yard", 36),
+    (2, "miles", 63_360),
+    (2, "mile", 63_360),
+    (3, "mm", 1),
+    (3, "cm", 10),
+    (3, "m", 1000),
+    (3, "meters", 1000),
+    (3, "km", 1_000_000),
+    (3, "kilometers", 1_000_000),
+    (4, "ounces", 1),
+    (4, "ounce", 1),
+    (4, "pounds", 16),
+    (4, "pound", 16),
+    (5, "g", 1),
+    (5, "grams", 1),
+    (5, "kg", 1000),
+    (5, "kilograms", 1000),
+    (6, "ml", 1),
+    (6, "milliliters", 1),
+    (6, "l", 1000),
+    (6, "liters", 1000),
+    (7, "month", 1),
     (7, "months", 1),
 ];
 /// Years are only of months exact.
@@ -21,12 +62,18 @@ const YEARS: [(u8, &str, i64); 2] = [(7, "year", 12), (7, "years", 12)];
 
 /// Whether two sides are equal once a unit of the one is turned into a unit of the other.
 pub(super) fn convertible(text: &str, left: (&Expression, &BigRational), right: (&Expression, &BigRational)) -> bool {
-    let scales = [("thousand", 1_000_i64), ("million", 1_000_000), ("billion", 1_000_000_000), ("万", 10_000), ("亿", 100_000_000)];
+    let scales = [
+        ("thousand", 1_000_i64),
+        ("million", 1_000_000),
+        ("billion", 1_000_000_000),
+        ("万", 10_000),
+        ("亿", 100_000_000),
+    ];
     // `32 / 2 = $16 million`, counted in millions before
     let near: String = text[left.0.start..].chars().take(right.0.end - left.0.start + 12).collect();
-    let scaled = scales.iter().any(|(word, scale)| {
-        near.contains(word) && left.1 * BigRational::from_integer((*scale).into()) == *right.1
-    });
+    let scaled = scales
+        .iter()
+        .any(|(word, scale)| near.contains(word) && left.1 * BigRational::from_integer((*scale).into()) == *right.1);
     if scaled {
         return true;
     }
@@ -35,7 +82,8 @@ pub(super) fn convertible(text: &str, left: (&Expression, &BigRational), right: 
         of_right.iter().any(|(other, to)| {
             dimension == other
                 && from != to
-                && left.1 * BigRational::from_integer((*from).into()) == right.1 * BigRational::from_integer((*to).into())
+                && left.1 * BigRational::from_integer((*from).into())
+                    == right.1 * BigRational::from_integer((*to).into())
         })
     })
 }

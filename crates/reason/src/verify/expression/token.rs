@@ -134,15 +134,13 @@ impl Lexer<'_> {
         let rest = &self.text[start..];
         let first = rest.chars().next().expect("not at the end");
         let c = plain(first);
-        if c.is_ascii_digit() || (c == '.' && self.after(1).is_some_and(|d| d.is_ascii_digit()) && !self.behind_digit()) {
+        if c.is_ascii_digit() || (c == '.' && self.after(1).is_some_and(|d| d.is_ascii_digit()) && !self.behind_digit())
+        {
             return self.number();
         }
         if let Some((length, kind)) = sign(rest) {
             self.at += length;
-            return match kind {
-                Some(kind) => self.push(kind, start),
-                None => (),
-            };
+            return self.push(kind, start);
         }
         if c == '\\' {
             return self.command();
@@ -349,22 +347,25 @@ pub fn plain(c: char) -> char {
     }
 }
 
-/// Operators, relations and brackets of one to three characters: bytes, and the token (none: skipped).
-fn sign(rest: &str) -> Option<(usize, Option<Kind>)> {
+/// Operators, relations and brackets of one to three characters: bytes, and the token.
+fn sign(rest: &str) -> Option<(usize, Kind)> {
     use Operator::{Add, Divide, Multiply, Power};
     use Relation::{Approximately, Congruent, Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
     for (written, relation) in
         [("==", Equal), ("!=", NotEqual), ("<=", LessOrEqual), (">=", GreaterOrEqual), ("~=", Approximately)]
     {
         if rest.starts_with(written) {
-            return Some((2, Some(Kind::Relation(relation))));
+            return Some((2, Kind::Relation(relation)));
         }
     }
-    if rest.starts_with("->") || rest.starts_with("=>") || rest.starts_with("--") && !rest[2..].starts_with(|c: char| c.is_ascii_digit()) {
-        return Some((2, Some(Kind::Break)));
+    if rest.starts_with("->")
+        || rest.starts_with("=>")
+        || rest.starts_with("--") && !rest[2..].starts_with(|c: char| c.is_ascii_digit())
+    {
+        return Some((2, Kind::Break));
     }
     if rest.starts_with("**") {
-        return Some((2, Some(Kind::Operator(Power))));
+        return Some((2, Kind::Operator(Power)));
     }
     let first = rest.chars().next()?;
     let kind = match plain(first) {
@@ -385,16 +386,16 @@ fn sign(rest: &str) -> Option<(usize, Option<Kind>)> {
         '√' => Kind::Root,
         _ => return None,
     };
-    Some((first.len_utf8(), Some(kind)))
+    Some((first.len_utf8(), kind))
 }
 
 /// A closing bracket without a partner becomes a break; an opening one, unread.
 fn match_brackets(mut tokens: Vec<Token>) -> Vec<Token> {
     let mut open = Vec::new();
-    for at in 0..tokens.len() {
-        match tokens[at].kind {
+    for (at, token) in tokens.iter_mut().enumerate() {
+        match token.kind {
             Kind::Open => open.push(at),
-            Kind::Close if open.pop().is_none() => tokens[at].kind = Kind::Break,
+            Kind::Close if open.pop().is_none() => token.kind = Kind::Break,
             _ => (),
         }
     }

@@ -56,12 +56,15 @@ pub fn chinese(rest: &str) -> Option<(usize, Kind)> {
 }
 
 fn digit(c: char) -> Option<u64> {
-    "零一二三四五六七八九".chars().position(|d| d == c).or(match c {
-        '〇' => Some(0),
-        '两' => Some(2),
-        _ => None,
-    })
-    .map(|d| d as u64)
+    "零一二三四五六七八九"
+        .chars()
+        .position(|d| d == c)
+        .or(match c {
+            '〇' => Some(0),
+            '两' => Some(2),
+            _ => None,
+        })
+        .map(|d| d as u64)
 }
 
 /// A Chinese numeral (`三百二十`, `十五`, `两万`) up to 10^16.
