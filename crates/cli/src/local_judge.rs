@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use loar_annotate::judge::{Judge, JudgeError, Reply};
-use loar_decode::{Generator, Request, Sampling};
+use loar_decode::{Generator, Request};
 use loar_text::{Conversation, Message, StreamParser, Thinking};
 
 use crate::diagnose::Failure;
@@ -45,7 +45,7 @@ impl Judge for LocalJudge {
         let prompt = self.dir.encoder.prompt_with(&conversation, Thinking::Default);
         let prompt = prompt.map_err(|e| JudgeError::Model(e.to_string()))?;
         let generator = Generator::new(&self.dir.model, self.dir.encoder.tokenizer(), self.dir.end_ids.clone());
-        let request = Request { prompt_ids: prompt.ids.clone(), sampling: Sampling::default(), key: 0 };
+        let request = Request { prompt_ids: prompt.ids.clone(), ..Request::default() };
         let done = generator.generate(&[request], |_| {}).map_err(|e| JudgeError::Model(e.to_string()))?;
         let completion = done.first().ok_or_else(|| JudgeError::Model("it gave no answer".into()))?;
         Ok(Reply {

@@ -33,6 +33,12 @@ pub enum DecodeError {
     /// sampling settings out of range. Nothing was generated.
     #[error("cannot generate: {0}")]
     Requests(Faults),
+    /// A sequence that was to be continued is not there.
+    #[error("sequence {sequence} has not ended, was cancelled or was released; only one that ended is continued")]
+    Gone {
+        /// Its number.
+        sequence: usize,
+    },
     /// The model gave a logit that is NaN or plus infinity.
     #[error(
         "request {request}: the model gave logit {value} for token {token} at position {position}; its weights are damaged or its precision too low"

@@ -9,9 +9,11 @@
 mod error;
 mod generator;
 mod sampler;
+mod session;
 mod stop;
 
 pub use error::DecodeError;
 pub use generator::{Completion, FinishReason, Generator, Request, TokenEvent};
 pub use sampler::{Choice, Sampler, Sampling};
+pub use session::{Session, Watch};
 pub use stop::{StopScan, StopScanner};

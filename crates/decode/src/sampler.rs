@@ -182,6 +182,34 @@ impl Sampler {
     }
 }
 
+/// Natural log-probability of one token under the unmodified distribution of `logits [vocab]`.
+///
+/// # Errors
+/// The index of the first logit that is NaN or plus infinity.
+pub(crate) fn log_softmax_at(logits: &[f32], id: u32) -> Result<f32, usize> {
+    if let Some(bad) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
+        return Err(bad);
+    }
+    let mut loss = [0f32];
+    cross_entropy(&Pool::new(1), logits, logits.len(), &[id], &mut loss);
+    Ok(-loss[0])
+}
+
+/// Minus the mean log-probability of the `over` best tokens (DeepConf's token confidence): high where
+/// the distribution is peaked, as all but the best are then improbable.
+pub(crate) fn confidence(logits: &[f32], over: usize) -> f32 {
+    let over = over.min(logits.len());
+    let mut best = logits.to_vec();
+    best.select_nth_unstable_by(over - 1, |a, b| b.total_cmp(a));
+    let max = f64::from(logits[argmax(logits)]);
+    let log_z = max + logits.iter().map(|l| (f64::from(*l) - max).exp()).sum::<f64>().ln();
+    // Sorted, so that the order of the sum depends on the values alone.
+    let best = &mut best[..over];
+    best.sort_unstable_by(|a, b| b.total_cmp(a));
+    let mean = best.iter().map(|l| f64::from(*l) - log_z).sum::<f64>() / over as f64;
+    -mean as f32
+}
+
 /// Position of the largest logit, the first of equals.
 fn argmax(logits: &[f32]) -> usize {
     let mut best = 0;
@@ -360,6 +388,16 @@ mod tests {
         let c = Sampler::new(&s, 0).choose(&l, 0).unwrap();
         let want = (f64::from(l[c.id as usize]).exp() / z).ln();
         assert!((f64::from(c.logprob) - want).abs() < 1e-6);
+    }
+
+    #[test]
+    fn confidence_is_the_mean_over_the_best() {
+        let l = [0.0f32, 1.0, 3.0, -2.0];
+        let z: f64 = l.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+        assert!((f64::from(confidence(&l, 2)) - (z - 2.0)).abs() < 1e-6);
+        assert!((f64::from(confidence(&l, 20)) - (z - 0.5)).abs() < 1e-6, "all there are");
+        assert!(confidence(&[9.0, 0.0, 0.0], 3) > confidence(&[1.0, 0.0, 0.0], 3), "peaked is higher");
+        assert!((f64::from(log_softmax_at(&l, 2).unwrap()) - (3.0 - z)).abs() < 1e-6);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use loar_decode::{Completion, DecodeError, FinishReason, Generator, Request, Sam
 use loar_model::{Model, PackedBatch};
 
 fn request(prompt: &[u32], key: u32, sampling: Sampling) -> Request {
-    Request { prompt_ids: prompt.to_vec(), sampling, key }
+    Request { prompt_ids: prompt.to_vec(), sampling, key, ..Request::default() }
 }
 
 fn sampled(seed: u64, max_new_tokens: usize) -> Sampling {
@@ -298,4 +298,114 @@ fn greedy_tokens_are_those_of_the_reference() {
             &Generator::new(&model, &tokenizer, []).generate(&[request(&ids[..12], 0, greedy)], |_| {}).unwrap()[0];
         assert_eq!(run.ids, ids[12..], "{name}");
     }
+}
+
+/// Runs a session to its end.
+fn finish(session: &mut loar_decode::Session<'_, '_>) {
+    while session.step(&mut |_: &loar_decode::TokenEvent<'_>| {}).unwrap() {}
+}
+
+#[test]
+fn sequences_join_and_leave_a_session_without_touching_others() {
+    let tokenizer = tokenizer();
+    for (name, model) in models_in(loar_tape::Precision::Bf16, 2) {
+        let generator = Generator::new(&model, &tokenizer, []).with_max_batch(3);
+        let requests: Vec<Request> = (0..5).map(|k| request(&[7, 8, 9], k, sampled(2, 20))).collect();
+        let alone = generator.generate(&requests, |_| {}).unwrap();
+        let mut session = generator.session().keeping_prompts();
+        let first: Vec<usize> = requests[..3].iter().map(|r| session.add(r.clone()).unwrap()).collect();
+        for _ in 0..6 {
+            session.step(&mut |_: &loar_decode::TokenEvent<'_>| {}).unwrap();
+        }
+        let held = session.cache_bytes();
+        let cut = session.cancel(first[1]).unwrap();
+        assert_eq!(cut.finish_reason, FinishReason::Cancelled);
+        assert_eq!(cut.ids, alone[1].ids[..6], "{name}: what it had chosen");
+        assert!(session.cache_bytes() < held, "{name}: its pages are free at once");
+        assert!(session.cancel(first[1]).is_none() && session.release(first[1]).is_none());
+        let late: Vec<usize> = requests[3..].iter().map(|r| session.add(r.clone()).unwrap()).collect();
+        finish(&mut session);
+        assert_eq!(session.prefilled(), 3, "{name}: a kept prompt is fed once");
+        for (sequence, at) in [(first[0], 0), (first[2], 2), (late[0], 3), (late[1], 4)] {
+            assert_eq!(session.completion(sequence), Some(&alone[at]), "{name}, path {at}");
+        }
+    }
+}
+
+#[test]
+fn a_continuation_feeds_its_suffix_only_and_scores_as_the_whole() {
+    let tokenizer = tokenizer();
+    for (name, model) in models() {
+        let generator = Generator::new(&model, &tokenizer, []);
+        let mut session = generator.session();
+        let path = session.add(request(&[5, 6, 7], 0, sampled(3, 12))).unwrap();
+        let missing = session.continue_from(path, &[1], Sampling::default(), 0);
+        assert_eq!(missing, Err(DecodeError::Gone { sequence: path }), "it is still running");
+        finish(&mut session);
+        let first = session.completion(path).unwrap().clone();
+        let mut whole = [&[5, 6, 7], first.ids.as_slice(), &[40, 41]].concat();
+        let fed = session.prefilled();
+        let scores = session.score(path, &[40, 41], &[3, 99]).unwrap();
+        let logits = recomputed(&model, &whole);
+        let z: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+        for (id, score) in [3usize, 99].into_iter().zip(&scores) {
+            assert!((f64::from(*score) - (f64::from(logits[id]) - z.ln())).abs() < 1e-4, "{name}");
+        }
+        assert_eq!(session.prefilled() - fed, 3, "{name}: the last token and the suffix");
+        let greedy = Sampling { max_new_tokens: 5, ..Sampling::default() };
+        let more = session.continue_from(path, &[40, 41], greedy.clone(), 0).unwrap();
+        let twin = session.continue_from(path, &[40, 41], greedy, 0).unwrap();
+        finish(&mut session);
+        assert_eq!(session.prefilled() - fed, 6, "{name}: two continuations alike are fed once");
+        assert_eq!(session.completion(more), session.completion(twin));
+        for id in &session.release(more).unwrap().ids {
+            let logits = recomputed(&model, &whole);
+            let max = logits.iter().copied().fold(f32::MIN, f32::max);
+            assert_eq!(logits.iter().position(|l| *l == max), Some(*id as usize), "{name}");
+            whole.push(*id);
+        }
+        assert_eq!(session.score(more, &[1], &[2]), Err(DecodeError::Gone { sequence: more }));
+    }
+}
+
+/// Puts 100, 101 where 3 would have been drawn, once.
+struct Steered {
+    at: usize,
+    seen: Vec<u32>,
+}
+
+impl loar_decode::Watch for Steered {
+    fn instead(&mut self, _: usize, _: u32) -> Option<Vec<u32>> {
+        (self.seen.len() == self.at).then(|| vec![100, 101])
+    }
+    fn token(&mut self, event: &loar_decode::TokenEvent<'_>) {
+        assert!(event.confidence.is_some_and(|c| c > 0.0));
+        self.seen.push(event.id);
+    }
+}
+
+#[test]
+fn tokens_are_put_in_the_place_of_drawn_ones() {
+    let tokenizer = tokenizer();
+    let (_, model) = models().remove(0);
+    let generator = Generator::new(&model, &tokenizer, []);
+    let mut session = generator.session();
+    let free = generator.generate(&[request(&[5], 0, sampled(8, 10))], |_| {}).unwrap().remove(0);
+    let asked = Request { confidence_over: 4, ..request(&[5], 0, sampled(8, 10)) };
+    let path = session.add(asked).unwrap();
+    let mut watch = Steered { at: 4, seen: Vec::new() };
+    while session.step(&mut watch).unwrap() {
+        if watch.seen.len() == 7 {
+            assert!(session.force(path, &[102]));
+        }
+    }
+    let done = session.release(path).unwrap();
+    assert_eq!(done.ids, watch.seen);
+    assert_eq!(done.ids[..4], free.ids[..4]);
+    assert_eq!((&done.ids[4..6], done.ids[7], done.ids.len()), (&[100, 101][..], 102, 10));
+    assert_eq!(done.confidences.len(), 10);
+    let logits = recomputed(&model, &[&[5], &done.ids[..5]].concat());
+    let z: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+    assert!((f64::from(done.logprobs[5]) - (f64::from(logits[101]) - z.ln())).abs() < 1e-4, "the model's own");
+    assert!(!session.force(path, &[1]));
 }

@@ -114,7 +114,7 @@ pub fn evaluate(
     let sampling = Sampling { temperature: 0.0, max_new_tokens: options.max_new_tokens, ..Sampling::default() };
     let requests: Vec<Request> = prompts
         .iter()
-        .map(|prompt| Request { prompt_ids: prompt.ids.clone(), sampling: sampling.clone(), key: 0 })
+        .map(|prompt| Request { prompt_ids: prompt.ids.clone(), sampling: sampling.clone(), ..Request::default() })
         .collect();
     let generator = Generator::new(model, encoder.tokenizer(), end_ids).with_max_batch(options.max_batch);
     let start = Instant::now();

@@ -64,7 +64,7 @@ impl<'a> Runner<'a> {
         let prompt = random_ids(self.plan.seed, draw, self.plan.prompt, self.model.config.vocab_size);
         let sampling = Sampling { temperature, seed: self.plan.seed, max_new_tokens: new, ..Sampling::default() };
         let requests: Vec<Request> = (0..paths as u32)
-            .map(|key| Request { prompt_ids: prompt.clone(), sampling: sampling.clone(), key })
+            .map(|key| Request { prompt_ids: prompt.clone(), sampling: sampling.clone(), key, ..Request::default() })
             .collect();
         let generator = Generator::new(self.model, &self.tokenizer, []).with_max_batch(paths);
         let (start, mut first) = (Instant::now(), None);

@@ -90,7 +90,7 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
 }
 
 fn request(prompt: &Prompt, sampling: &Sampling, key: u32) -> Request {
-    Request { prompt_ids: prompt.ids.clone(), sampling: sampling.clone(), key }
+    Request { prompt_ids: prompt.ids.clone(), sampling: sampling.clone(), key, ..Request::default() }
 }
 
 /// Prints one answer while it grows.
