@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use loar_endpoint::{Cancel, Chat, Client, Patience, Turn};
 use loar_text::Body;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::agreement::{Interval, bootstrap};
 use crate::kappa::{Weights, cohen};
@@ -24,8 +25,6 @@ use crate::workflow::{Item, Labels};
 const ASKED: usize = 4;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Longest answer that is read, in bytes.
-const LONGEST: u64 = 1 << 20;
 
 /// An answer with what it cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,12 +68,7 @@ pub enum JudgeError {
 }
 
 /// An OpenAI-compatible server.
-pub struct Endpoint {
-    agent: ureq::Agent,
-    url: String,
-    model: String,
-    key: Option<String>,
-}
+pub struct Endpoint(Client);
 
 impl Endpoint {
     /// From the task's `[judge]`; the key comes from the environment and is never stored.
@@ -82,47 +76,36 @@ impl Endpoint {
     /// # Errors
     /// [`JudgeError::NoKey`].
     pub fn new(config: &JudgeConfig) -> Result<Self, JudgeError> {
+        Self::with_patience(config, Patience { total: PATIENCE, ..Patience::default() })
+    }
+
+    /// As [`Endpoint::new`], with other bounds on waiting and asking again.
+    ///
+    /// # Errors
+    /// [`JudgeError::NoKey`].
+    pub fn with_patience(config: &JudgeConfig, patience: Patience) -> Result<Self, JudgeError> {
         let key = match &config.key_env {
             Some(name) => Some(std::env::var(name).map_err(|_| JudgeError::NoKey(name.clone()))?),
             None => None,
         };
-        let settings = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);
-        let url = format!("{}/chat/completions", config.url);
-        Ok(Endpoint { agent: settings.build().into(), url, model: config.model.clone(), key })
+        Ok(Endpoint(Client::new(&config.url, &config.model, key, patience)))
     }
 }
 
 impl Judge for Endpoint {
     fn name(&self) -> &str {
-        &self.model
+        self.0.model()
     }
 
     fn ask(&mut self, system: &str, user: &str) -> Result<Reply, JudgeError> {
-        let fail = |message: String| JudgeError::Server { url: self.url.clone(), message };
-        let body = json!({
-            "model": self.model,
-            "temperature": 0,
-            "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
-        });
-        let mut request = self.agent.post(&self.url).header("content-type", "application/json");
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
-        }
-        let mut response = request.send(body.to_string()).map_err(|e| fail(e.to_string()))?;
-        let status = response.status();
-        let text =
-            response.body_mut().with_config().limit(LONGEST).read_to_string().map_err(|e| fail(e.to_string()))?;
-        let shown: String = text.chars().take(200).collect();
-        if !status.is_success() {
-            return Err(fail(format!("status {status}: {shown}")));
-        }
-        let value: Value = serde_json::from_str(&text).map_err(|e| fail(format!("no JSON ({e}): {shown}")))?;
-        let content = value.pointer("/choices/0/message/content").and_then(Value::as_str);
-        let count = |name: &str| value.pointer(&format!("/usage/{name}")).and_then(Value::as_u64).unwrap_or(0);
+        let messages = vec![Turn::new("system", system), Turn::new("user", user)];
+        let chat = Chat { messages, temperature: Some(0.0), ..Chat::default() };
+        let reply = self.0.ask(&chat, &Cancel::new());
+        let reply = reply.map_err(|e| JudgeError::Server { message: e.trouble.to_string(), url: e.url })?;
         Ok(Reply {
-            text: content.ok_or_else(|| fail(format!("no `choices[0].message.content`: {shown}")))?.to_owned(),
-            prompt_tokens: count("prompt_tokens"),
-            completion_tokens: count("completion_tokens"),
+            text: reply.content,
+            prompt_tokens: reply.prompt_tokens.unwrap_or(0),
+            completion_tokens: reply.completion_tokens.unwrap_or(0),
         })
     }
 }

@@ -146,7 +146,9 @@ fn fake(status: &'static str, body: &'static str) -> (String, std::thread::JoinH
 
 fn endpoint(url: &str, key_env: Option<&str>) -> Result<Endpoint, JudgeError> {
     let (url, key_env) = (url.to_owned(), key_env.map(str::to_owned));
-    Endpoint::new(&JudgeConfig { url, model: "m1".into(), key_env, price_in: 0.0, price_out: 0.0 })
+    let once = loar_endpoint::Patience { retries: 0, ..loar_endpoint::Patience::default() };
+    let config = JudgeConfig { url, model: "m1".into(), key_env, price_in: 0.0, price_out: 0.0 };
+    Endpoint::with_patience(&config, once)
 }
 
 #[test]
@@ -163,7 +165,7 @@ fn an_openai_compatible_server_is_asked() {
     let key = format!("bearer {}", env!("CARGO_MANIFEST_DIR")).to_lowercase();
     assert!(request.to_lowercase().contains(&key), "{request}");
     let sent: serde_json::Value = serde_json::from_str(request.lines().last().unwrap()).unwrap();
-    assert_eq!((&sent["model"], &sent["temperature"]), (&serde_json::json!("m1"), &serde_json::json!(0)));
+    assert_eq!((&sent["model"], &sent["temperature"]), (&serde_json::json!("m1"), &serde_json::json!(0.0)));
     assert_eq!(sent["messages"][1]["content"], "row 中");
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Which crate may use which; the walls that `ARCHITECTURE.md` speaks of.
 const EDGES: [(&str, &[&str]); 15] = [
     ("artifact", &[]),
+    ("endpoint", &[]),
     ("kernels", &[]),
     ("tape", &["kernels"]),
     ("formats", &["artifact"]),
@@ -17,16 +18,16 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("encoder", &["formats", "kernels", "artifact"]),
     ("data", &["text", "artifact"]),
     ("curate", &["data", "text", "artifact", "kernels"]),
-    ("annotate", &["data", "text", "artifact"]),
+    ("annotate", &["data", "text", "artifact", "endpoint"]),
     ("model", &["tape", "formats", "kernels", "artifact"]),
     ("train", &["model", "data", "text", "artifact", "tape", "kernels", "formats"]),
     ("decode", &["model", "text", "tape", "kernels", "formats"]),
-    ("reason", &["artifact", "text", "decode", "model", "formats", "kernels"]),
+    ("reason", &["artifact", "endpoint", "text", "decode", "model", "formats", "kernels"]),
     ("eval", &["decode", "model", "text", "artifact"]),
     (
         "cli",
         &[
-            "annotate", "artifact", "kernels", "tape", "formats", "text", "data", "curate", "model", "train", "decode",
+            "annotate", "artifact", "endpoint", "kernels", "tape", "formats", "text", "data", "curate", "model", "train", "decode",
             "reason", "eval",
         ],
     ),
