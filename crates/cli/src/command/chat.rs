@@ -150,6 +150,7 @@ impl Session<'_> {
             prompt_ids: prompt.ids.clone(),
             sampling: self.args.sampling.over(self.dir.sampling()),
             key: self.turn,
+            ..Request::default()
         };
         self.turn = self.turn.wrapping_add(1);
         self.cancel.store(false, Ordering::Relaxed);
