@@ -134,6 +134,11 @@ impl Failure {
         }
     }
 
+    /// Message and causes in one line, for a report that has its own form.
+    pub fn in_words(&self) -> String {
+        std::iter::once(&self.0.message).chain(&self.0.causes).cloned().collect::<Vec<_>>().join(": ")
+    }
+
     /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {

@@ -17,6 +17,7 @@ mod demo;
 mod diagnose;
 mod inspection;
 mod local_judge;
+mod local_scorer;
 mod merge_base;
 mod model_dir;
 mod modelfile;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use loar_text::Body;
 use serde::{Deserialize, Serialize};
 
-pub use dialogue::{Chain, Dialogues};
+pub use dialogue::{Chain, DIALOGUE, DialogueOptions, Dialogues, Linked, measure};
 pub use gate::{Gate, Refusal};
 pub use lexicon::Lexicon;
 pub use protect::{Protected, protected};
@@ -80,6 +80,9 @@ pub struct Options {
     pub lexical: f64,
     /// Least cosine with an embedding model. Default 0.92.
     pub embedding: f64,
+    /// Single rows linked to dialogues; on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialogues: Option<DialogueOptions>,
     /// Seed of all draws. Default 0.
     pub seed: u64,
 }
@@ -93,6 +96,7 @@ impl Default for Options {
             replaced: 0.1,
             lexical: 0.5,
             embedding: 0.92,
+            dialogues: None,
             seed: 0,
         }
     }
@@ -191,6 +195,7 @@ impl Augmenter {
                 faults.push(OptionFault::new(key, value.to_string(), "give 0 to 1"));
             }
         }
+        faults.extend(options.dialogues.iter().flat_map(DialogueOptions::faults));
         let names = TRANSFORMS.map(|(name, _)| name);
         for name in options.transforms.iter().filter(|name| !names.contains(&name.as_str())) {
             faults.push(OptionFault::new(

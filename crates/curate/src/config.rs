@@ -10,7 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::dedup::DedupOptions;
+use crate::models::ScorerOptions;
 use crate::options::{OptionFault, line_of};
+use crate::select::IFD;
 use crate::split::SplitOptions;
 use crate::{augment, compliance, control, curriculum, decontaminate, language, pii, rules, select, taxonomy};
 
@@ -39,7 +41,7 @@ fn one() -> f64 {
 }
 
 /// Keys of the file.
-const SECTIONS: [&str; 17] = [
+const SECTIONS: [&str; 19] = [
     "out",
     "seed",
     "report",
@@ -57,6 +59,8 @@ const SECTIONS: [&str; 17] = [
     "split",
     "augment",
     "curriculum",
+    "scorer",
+    "agreement",
 ];
 
 /// Language of the report.
@@ -114,6 +118,13 @@ pub struct CurateConfig {
     /// A schedule from easy to hard; on when the section is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub curriculum: Option<curriculum::Options>,
+    /// A local model whose losses measure difficulty (`curriculum`), score rows (`select` with
+    /// `score = "ifd"`) and measure links (`augment.dialogues`); on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scorer: Option<ScorerOptions>,
+    /// `agreement.json` files of `loar annotate export`, shown in the report.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub agreement: Vec<PathBuf>,
 }
 
 /// A config file with its faults.
@@ -168,6 +179,8 @@ impl CurateConfig {
             select: None,
             augment: None,
             curriculum: None,
+            scorer: None,
+            agreement: Vec::new(),
             dedup: DedupOptions::default(),
             split: SplitOptions::default(),
         };
@@ -189,6 +202,8 @@ impl CurateConfig {
                 "select" => reader.section("select", value, &mut config.select),
                 "augment" => reader.section("augment", value, &mut config.augment),
                 "curriculum" => reader.section("curriculum", value, &mut config.curriculum),
+                "scorer" => reader.section("scorer", value, &mut config.scorer),
+                "agreement" => reader.plain("agreement", value, &mut config.agreement),
                 "decontaminate" => reader.section("decontaminate", value, &mut config.decontaminate),
                 "dedup" => reader.plain("dedup", value, &mut config.dedup),
                 "split" => reader.plain("split", value, &mut config.split),
@@ -224,8 +239,15 @@ impl CurateConfig {
         paths.extend(self.decontaminate.iter_mut().flat_map(|options| &mut options.against));
         paths.extend(self.compliance.iter_mut().flat_map(|options| &mut options.files));
         paths.extend(self.augment.iter_mut().flat_map(|options| &mut options.lexicon));
+        paths.extend(self.scorer.iter_mut().map(|options| &mut options.model));
+        paths.extend(&mut self.agreement);
         paths.extend(self.pii.iter_mut().flat_map(|options| &mut options.key_file));
         paths.into_iter().for_each(|path| *path = folder.join(&*path));
+    }
+
+    fn asks_scorer(&self) -> bool {
+        let selects = self.select.as_ref().is_some_and(|options| options.score.as_deref() == Some(IFD));
+        selects || self.curriculum.is_some() || self.augment.as_ref().is_some_and(|o| o.dialogues.is_some())
     }
 
     fn check(&self, faults: &mut Vec<OptionFault>) {
@@ -248,6 +270,18 @@ impl CurateConfig {
         }
         if !(1..=1024).contains(&self.shard_mib) {
             faults.push(OptionFault::new("shard_mib", self.shard_mib.to_string(), "write 1 to 1024"));
+        }
+        if let Some(scorer) = &self.scorer {
+            if scorer.max_tokens < 16 {
+                faults.push(OptionFault::new("scorer.max_tokens", scorer.max_tokens.to_string(), "give at least 16"));
+            }
+            if !self.asks_scorer() {
+                let mend = "add `[curriculum]` or `[augment.dialogues]`, or leave the section out";
+                faults.push(OptionFault::new("scorer", "nothing uses the model", mend));
+            }
+        } else if self.select.as_ref().is_some_and(|options| options.score.as_deref() == Some(IFD)) {
+            let mend = "add `[scorer]` with `model`, a checkpoint folder";
+            faults.push(OptionFault::new("select.score", "`ifd` needs a model", mend));
         }
         faults.extend(self.dedup.check());
         faults.extend(self.split.check());

@@ -17,7 +17,7 @@ use std::path::Path;
 use loar_kernels::rng::Stream;
 use serde::{Deserialize, Serialize};
 
-pub use features::{Features, features};
+pub use features::{Features, features, ifd};
 
 use crate::options::OptionFault;
 
@@ -301,8 +301,9 @@ pub fn schedule(
         }
     }
     let mut measures = vec!["answer length".to_owned(), "steps".to_owned(), "constraints".to_owned()];
-    if !rows.is_empty() && rows.iter().all(|r| r.ifd.is_some()) {
-        measures.push("IFD, weight 3".to_owned());
+    let scored = rows.iter().filter(|r| r.ifd.is_some()).count();
+    if scored > 0 {
+        measures.push(format!("IFD of {scored} of {} rows, weight 3 within groups where all have one", rows.len()));
     }
     let report = CurriculumReport { rows: rows.len(), measures, stages: reports, correlation, failed };
     Ok(Schedule { entries, difficulty, report })

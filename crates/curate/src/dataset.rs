@@ -1,7 +1,7 @@
 //! `dataset.json`: what a curated set is made of. Counts of every stage that add up, contents of
 //! every file by hash, licences, and an id that depends on nothing but inputs, options and rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use loar_artifact::{ContentId, IdHasher};
@@ -9,9 +9,10 @@ use loar_data::FileReport;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::augment::DIALOGUE;
 use crate::config::CurateConfig;
 use crate::operator::Action;
-use crate::pipeline::Written;
+use crate::pipeline::{Agreement, DialogueReport, LEAKS, Leak, Written};
 use crate::report::Examples;
 use crate::split::Part;
 use crate::stats::Stats;
@@ -146,6 +147,21 @@ pub struct OutputFile {
     pub content_id: ContentId,
 }
 
+/// What `decontaminate` kept out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Leaks {
+    /// Evaluation items compared with.
+    pub eval_items: u64,
+    /// Of these, leaked by some row.
+    pub leaked_items: u64,
+    /// Rows that leak one and were dropped.
+    pub rows: u64,
+    /// Findings by mode.
+    pub modes: BTreeMap<String, u64>,
+    /// The first findings, both sides; all of them are in `decontamination/`.
+    pub shown: Vec<Leak>,
+}
+
 /// The whole set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
@@ -171,10 +187,20 @@ pub struct Dataset {
     pub duplicates: Duplicates,
     /// Which of the 112 task types the training part covers, and what it lacks.
     pub coverage: Value,
+    /// Leaks of evaluation data, if the stage was on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decontamination: Option<Leaks>,
     /// How rows were selected, if they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Value>,
-    /// Rows made from rows by transform: tried, fitted, accepted.
+    /// Dialogues linked from rows, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialogues: Option<DialogueReport>,
+    /// How far people agree who checked rows, as `agreement` files tell it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agreement: Vec<Agreement>,
+    /// Rows made from rows by transform: tried, fitted, accepted. Of `dialogue`: rows that could be
+    /// linked, chains, dialogues.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub augmented: BTreeMap<String, [u64; 3]>,
     /// The stages of `schedule.jsonl`, if there is one.
@@ -214,6 +240,13 @@ impl Dataset {
         let in_parts = |file: &&OutputFile| ["train/", "eval/", "test/"].iter().any(|part| file.path.starts_with(part));
         let lines: u64 = self.files.iter().filter(in_parts).map(|file| file.rows).sum();
         must("rows written by source, and lines of the files".into(), written, lines);
+        let lines_of = |folder: &str| -> u64 {
+            self.files.iter().filter(|file| file.path.starts_with(folder)).map(|file| file.rows).sum()
+        };
+        let accepted: u64 = self.augmented.values().map(|[_, _, accepted]| accepted).sum();
+        must("rows made by transform, and lines of `made`".into(), accepted, lines_of("made/"));
+        let found: u64 = self.decontamination.iter().flat_map(|leaks| leaks.modes.values()).sum();
+        must("leaks by mode, and lines of `decontamination`".into(), found, lines_of("decontamination/"));
         out
     }
 }
@@ -230,6 +263,10 @@ pub(crate) struct Parts<'a> {
     pub duplicates: Duplicates,
     pub selection: Option<Value>,
     pub curriculum: Option<Value>,
+    pub dialogues: Option<(Option<OutputFile>, DialogueReport)>,
+    /// Evaluation items, when the set was compared with some.
+    pub eval_items: Option<u64>,
+    pub agreement: Vec<Agreement>,
     pub passed_over: Vec<(PathBuf, String)>,
     /// What each shard wrote, with the index of its file.
     pub written: Vec<(usize, Written)>,
@@ -242,6 +279,7 @@ impl Dataset {
         let made_from = made_from(&parts, &config);
         let (mut kept, mut stats, mut files) = (BTreeMap::new(), Stats::default(), Vec::new());
         let mut examples = Examples::default();
+        let (mut leaked, mut leaks) = (BTreeSet::new(), Vec::new());
         let mut augmented: BTreeMap<String, [u64; 3]> = BTreeMap::new();
         let mut sources: Vec<SourceReport> = parts
             .config
@@ -271,7 +309,22 @@ impl Dataset {
                 sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
             }
             files.extend(written.files);
+            leaked.extend(written.leaked);
+            leaks.extend(written.leaks.into_iter().take(LEAKS.saturating_sub(leaks.len())));
         }
+        let dialogues = parts.dialogues.map(|(file, report)| {
+            files.extend(file);
+            augmented.insert(DIALOGUE.into(), [report.rows, report.chains, report.kept]);
+            report
+        });
+        let stage = parts.stages.iter().find(|stage| stage.name == "decontaminate");
+        let decontamination = parts.eval_items.zip(stage).map(|(eval_items, stage)| Leaks {
+            eval_items,
+            leaked_items: leaked.len() as u64,
+            rows: stage.dropped,
+            modes: stage.rules.iter().map(|(mode, count)| (mode.clone(), count.drop)).collect(),
+            shown: leaks,
+        });
         files.sort_by(|one, other| one.path.cmp(&other.path));
         let set = Dataset {
             id: id_of(&files),
@@ -285,7 +338,10 @@ impl Dataset {
             stage_files: parts.stage_files,
             duplicates: parts.duplicates,
             coverage: coverage(&stats, &parts.config.taxonomy),
+            decontamination,
             selection: parts.selection,
+            dialogues,
+            agreement: parts.agreement,
             augmented,
             curriculum: parts.curriculum,
             sources,
@@ -335,6 +391,10 @@ fn made_from(parts: &Parts<'_>, config: &Value) -> ContentId {
         if let Some(stage) = config.get_mut("decontaminate").and_then(Value::as_object_mut) {
             stage.remove("against");
         }
+        if let Some(scorer) = config.get_mut("scorer").and_then(Value::as_object_mut) {
+            scorer.remove("model");
+        }
+        config.remove("agreement");
     }
     hasher.update(config.to_string().as_bytes());
     for stage in &parts.stages {

@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 pub use compare::{Comparison, ModeCount};
 pub use index::{Index, Match};
 
-use crate::batch::Batch;
-use crate::operator::{Action, Field, Finding, Operator, Outcome};
+use crate::batch::{Batch, Row};
+use crate::operator::{Action, Finding, Operator, Outcome, Sides, excerpt, shortened};
 use crate::options::OptionFault;
 
 /// What counts as a leak.
@@ -206,19 +206,33 @@ impl Operator for Decontaminate {
         let mut outcome = Outcome::default();
         for row in batch.rows() {
             let found = self.index.scan(&row, &options.modes);
-            outcome.findings.extend(found.into_iter().take(options.shown).map(|m| finding(row.index(), &m)));
+            outcome.findings.extend(found.into_iter().take(options.shown).map(|m| finding(&row, &m)));
         }
         outcome
     }
 }
 
 /// A match with both of its sides.
-fn finding(row: usize, m: &Match) -> Finding {
-    let field: Field = m.train.field;
-    Finding::new(row, m.mode.name(), Action::Drop)
+fn finding(row: &Row<'_>, m: &Match) -> Finding {
+    let shared = shortened(&m.text).into_owned();
+    Finding::new(row.index(), m.mode.name(), Action::Drop)
         .measured(m.value, m.bound)
-        .at(m.train.turn, field, m.train.start..m.train.end)
-        .note(format!("evaluation {}: {:?}", m.eval, m.text))
+        .at(m.train.turn, m.train.field, m.train.start..m.train.end)
+        .note(format!("evaluation {}: {shared:?}", m.eval))
+        .sides(sides(row, m, shared))
+}
+
+fn sides(row: &Row<'_>, m: &Match, shared: String) -> Sides {
+    let mut texts = row.texts().filter(|(turn, field, _)| (*turn, *field) == (m.train.turn, m.train.field));
+    let own_text = texts.next().map(|(_, _, text)| excerpt(text, m.train.start..m.train.end)).unwrap_or_default();
+    Sides { other: m.eval.clone(), other_text: m.eval_text.clone(), own_text, shared }
+}
+
+impl Match {
+    /// Both of its sides, for a table.
+    pub fn sides(&self, row: &Row<'_>) -> Sides {
+        sides(row, self, shortened(&self.text).into_owned())
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,6 @@ mod testing;
 pub mod training_row;
 
 pub use batch::{Batch, BatchBuilder, Row, Turn};
-pub use models::{Embedder, Scorer};
-pub use operator::{Action, Edit, Field, Finding, Operator, Outcome, Place};
+pub use models::{Embedder, Models, NoModels, Scorer, ScorerOptions};
+pub use operator::{Action, Edit, Field, Finding, Operator, Outcome, Place, Sides};
 pub use options::OptionFault;

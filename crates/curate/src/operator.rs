@@ -4,6 +4,7 @@
 //! Arrow arrays.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_schema::FieldRef;
@@ -21,6 +22,20 @@ pub trait Operator: Send + Sync {
 
     /// Looks at every row of the batch.
     fn apply(&self, batch: &Batch) -> Outcome;
+}
+
+impl<T: Operator + ?Sized> Operator for Arc<T> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn version(&self) -> u32 {
+        (**self).version()
+    }
+
+    fn apply(&self, batch: &Batch) -> Outcome {
+        (**self).apply(batch)
+    }
 }
 
 /// What a stage found in a batch.
@@ -70,6 +85,48 @@ pub struct Place {
     pub end: usize,
 }
 
+/// Both texts of a finding that holds a row against one elsewhere; excerpts of bounded length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sides {
+    /// The other row, `file:line`.
+    pub other: String,
+    /// Its text around what is shared.
+    pub other_text: String,
+    /// This row's text around it.
+    pub own_text: String,
+    /// What is shared.
+    pub shared: String,
+}
+
+/// Characters of context that an [`excerpt`] shows on each side.
+const CONTEXT: usize = 40;
+/// Characters of the place itself that an [`excerpt`] shows.
+const SHOWN: usize = 160;
+
+/// A place of a text with its surroundings, of bounded length; what is left out is `…`.
+///
+/// # Panics
+/// The range is not one of the text.
+pub fn excerpt(text: &str, place: std::ops::Range<usize>) -> String {
+    let (before, after) = (&text[..place.start], &text[place.end..]);
+    let start = before.char_indices().rev().nth(CONTEXT - 1).map_or(0, |(at, _)| at);
+    let end = after.char_indices().nth(CONTEXT).map_or(after.len(), |(at, _)| at);
+    let mut out = String::from(if start > 0 { "…" } else { "" });
+    out.push_str(&before[start..]);
+    out.push_str(&shortened(&text[place]));
+    out.push_str(&after[..end]);
+    out.push_str(if end < after.len() { "…" } else { "" });
+    out
+}
+
+/// The beginning of a text, of bounded length.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// One rule that spoke about one row, with its evidence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
@@ -87,12 +144,14 @@ pub struct Finding {
     pub bound: Option<f64>,
     /// Evidence in words: the matched text, the row it repeats. Empty when value and bound say all.
     pub note: String,
+    /// Both texts, where the row was held against another.
+    pub sides: Option<Box<Sides>>,
 }
 
 impl Finding {
     /// A finding without evidence yet.
     pub fn new(row: usize, rule: impl Into<Cow<'static, str>>, action: Action) -> Self {
-        Finding { row, rule: rule.into(), action, at: None, value: None, bound: None, note: String::new() }
+        Finding { row, rule: rule.into(), action, at: None, value: None, bound: None, note: String::new(), sides: None }
     }
 
     /// With the measured value and its bound.
@@ -103,6 +162,11 @@ impl Finding {
     /// With a place.
     pub fn at(self, turn: usize, field: Field, span: std::ops::Range<usize>) -> Self {
         Finding { at: Some(Place { turn, field, start: span.start, end: span.end }), ..self }
+    }
+
+    /// With both texts.
+    pub fn sides(self, sides: Sides) -> Self {
+        Finding { sides: Some(Box::new(sides)), ..self }
     }
 
     /// With words.

@@ -11,9 +11,11 @@ mod global;
 mod map;
 mod preview;
 mod record;
+mod score;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use loar_artifact::{ArtifactError, ContentId, write_atomic};
@@ -27,6 +29,7 @@ use crate::dataset::{Dataset, Parts, StageCount};
 use crate::decontaminate::Decontaminate;
 use crate::dedup::banding::Banding;
 use crate::dedup::keys::{Compared, Keys};
+use crate::models::{Models, Scorer};
 use crate::operator::Operator;
 use crate::options::OptionFault;
 use crate::report::report;
@@ -34,9 +37,10 @@ use crate::shard::ShardError;
 use crate::taxonomy::TaskTypes;
 use crate::{compliance, control, language, pii, rules};
 
-pub use preview::{RulePreview, preview};
-pub use record::{RowRecord, StoredFinding, read_lines};
-pub(crate) use write::Written;
+pub use finish::{Agreement, DialogueReport};
+pub use preview::{DialoguePreview, LeakPreview, RulePreview, preview};
+pub use record::{Leak, RowRecord, StoredFinding, read_lines};
+pub(crate) use write::{LEAKS, Written};
 
 /// Name of the folder inside the output that holds shards between passes.
 const WORK: &str = "work";
@@ -118,6 +122,13 @@ pub enum Progress {
         /// Columns in all.
         of: usize,
     },
+    /// The model gave its losses of some rows.
+    Score {
+        /// Rows done, those of an earlier run among them.
+        done: usize,
+        /// Rows in all.
+        of: usize,
+    },
     /// A shard was written.
     Write {
         /// Shards done.
@@ -165,6 +176,8 @@ pub(crate) struct Plan<'a> {
     pub groups: Keys,
     /// Makes rows from rows to train on.
     pub augmenter: Option<Augmenter>,
+    /// The model of the section `scorer`.
+    pub scorer: Option<Arc<dyn Scorer>>,
     pub work: PathBuf,
 }
 
@@ -191,6 +204,7 @@ struct Stages {
     /// Files they were given besides options, by content.
     files: Vec<(String, ContentId)>,
     augmenter: Option<Augmenter>,
+    decontaminate: Option<Arc<Decontaminate>>,
     faults: Vec<OptionFault>,
 }
 
@@ -198,7 +212,13 @@ impl Stages {
     /// In the order they run in: what must not reach a row's text comes first, what only reads it
     /// later. Holds every fault of every section.
     fn new(config: &CurateConfig) -> Self {
-        let mut stages = Stages { operators: Vec::new(), files: Vec::new(), augmenter: None, faults: Vec::new() };
+        let mut stages = Stages {
+            operators: Vec::new(),
+            files: Vec::new(),
+            augmenter: None,
+            decontaminate: None,
+            faults: Vec::new(),
+        };
         stages.add("control", control::Op::new(config.control.clone()));
         stages.add("language", language::Op::new(config.language.clone()));
         stages.add("taxonomy", TaskTypes::new(config.taxonomy.clone()));
@@ -216,7 +236,9 @@ impl Stages {
         }
         if let Some(options) = &config.decontaminate {
             stages.files(&options.against);
-            stages.add("decontaminate", Decontaminate::new(options.clone()));
+            let stage = Decontaminate::new(options.clone()).map(Arc::new);
+            stages.decontaminate = stage.as_ref().ok().map(Arc::clone);
+            stages.add("decontaminate", stage);
         }
         if let Some(options) = &config.augment {
             stages.files(options.lexicon.as_slice());
@@ -225,6 +247,10 @@ impl Stages {
                 Err(faults) => stages.fault("augment", faults),
             }
         }
+        if let Some(options) = &config.scorer {
+            stages.files(std::slice::from_ref(&options.model));
+        }
+        stages.files(&config.agreement);
         stages
     }
 
@@ -255,8 +281,23 @@ impl Stages {
 ///
 /// # Errors
 /// Any [`CurateError`]; finished shards are kept.
-pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<Dataset, CurateError> {
-    let stages = Stages::new(config);
+pub fn run(
+    config: &CurateConfig,
+    path: &Path,
+    models: &dyn Models,
+    control: &Control<'_>,
+) -> Result<Dataset, CurateError> {
+    let mut stages = Stages::new(config);
+    let scorer = config.scorer.as_ref().map(|options| models.scorer(options)).transpose();
+    let scorer = scorer.unwrap_or_else(|found| {
+        let mend = "name a checkpoint folder, or leave the section out";
+        stages.faults.push(OptionFault::new("scorer.model", found, mend));
+        None
+    });
+    let agreement = finish::agreement(&config.agreement).unwrap_or_else(|fault| {
+        stages.faults.push(fault);
+        Vec::new()
+    });
     if !stages.faults.is_empty() {
         return Err(CurateError::Config(ConfigFaults { path: path.into(), faults: stages.faults }));
     }
@@ -267,13 +308,19 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
     let banding = banding.unwrap_or(Banding { bands: SPLIT_FUNCTIONS, rows: 1 });
     let groups = Keys::new("group", Compared::Request, config.dedup.shingle, banding, config.seed);
     let (inputs, passed_over) = inputs(config)?;
+    let eval_items = stages.decontaminate.map(|stage| stage.index().items() as u64);
     let (stages, stage_files, augmenter) = (stages.operators, stages.files, stages.augmenter);
-    let plan = Plan { config, inputs, stages, dedup, groups, augmenter, work: config.out.join(WORK) };
+    let plan = Plan { config, inputs, stages, dedup, groups, augmenter, scorer, work: config.out.join(WORK) };
     claim(&plan, &stage_files)?;
 
     let mapped = map::run(&plan, control)?;
-    let decided = global::run(&plan, &mapped, control)?;
+    let mut decided = global::run(&plan, &mapped, control)?;
+    if let (Some(scorer), Some(_), true) = (&plan.scorer, &config.curriculum, decided.ifd.is_empty()) {
+        let trained = decided.trained();
+        decided.ifd = score::run(&plan, &mapped, &**scorer, &trained, control)?;
+    }
     let written = write::run(&plan, &mapped, &decided, control)?;
+    let dialogues = finish::dialogues(&plan, &mapped, &decided, control)?;
     let curriculum = finish::curriculum(&plan, &written)?;
     finish::review(&plan, &mapped, &decided)?;
 
@@ -289,6 +336,9 @@ pub fn run(config: &CurateConfig, path: &Path, control: &Control<'_>) -> Result<
         duplicates: decided.duplicates,
         selection: decided.selection,
         curriculum,
+        dialogues,
+        eval_items,
+        agreement,
         passed_over,
         written: inputs.zip(written).collect(),
     });

@@ -1,6 +1,8 @@
 //! `report.html` of a curated set: what was read, what each stage took away and why, with examples,
 //! and what is left. Takes `dataset.json` and examples, nothing else; English or Chinese.
 
+mod sections;
+
 use std::collections::BTreeMap;
 
 use loar_artifact::page::{bar, card, escape, group, histogram, page, table};
@@ -74,6 +76,15 @@ pub fn report(set: &Dataset, examples: &Examples, zh: bool) -> String {
     let repeated = set.duplicates.exact + set.duplicates.near;
     body.push_str(&card(w.pick("repeated rows", "重复行"), &group(repeated), &share(repeated)));
     body.push_str(&card(w.pick("contradictions", "答案矛盾"), &group(set.duplicates.conflicts), ""));
+    if let Some(leaks) = &set.decontamination {
+        let of = w.pick("evaluation items leaked", "条评测题泄漏");
+        let note = format!("{} / {} {of}", group(leaks.leaked_items), group(leaks.eval_items));
+        body.push_str(&card(w.pick("rows that leak", "泄漏行"), &group(leaks.rows), &note));
+    }
+    let (covered, asked) = (set.coverage["covered"].as_u64(), set.coverage["asked"].as_u64());
+    if let (Some(covered), Some(asked)) = (covered, asked) {
+        body.push_str(&card(w.pick("task types covered", "已覆盖任务类型"), &format!("{covered} / {asked}"), ""));
+    }
     body.push_str("</div>");
 
     body.push_str(&format!("<h2>{}</h2>", w.pick("Stages", "各阶段")));
@@ -92,6 +103,9 @@ pub fn report(set: &Dataset, examples: &Examples, zh: bool) -> String {
     }
     body.push_str("</div>");
 
+    for section in sections::ALL {
+        body.push_str(&section(set, &w));
+    }
     body.push_str(&format!("<h2>{}</h2>", w.pick("Sources", "来源")));
     body.push_str(&sources(set, &w));
     let made = w.pick("made from", "来自");
@@ -182,14 +196,9 @@ fn plots(part: &PartStats, w: &Words) -> String {
         counts
     };
     let languages = part.languages.iter().map(|(name, n)| (name.clone(), *n)).collect();
-    let types = part.task_types.iter().map(|(kind, n)| (kind.to_string(), *n)).collect();
-    for (counts, title) in [
-        (named(languages), w.pick("languages", "语言")),
-        (named(types), w.pick("task types by number, the commonest (0: unknown)", "任务类型编号，最常见（0：未知）")),
-    ] {
-        if !counts.is_empty() {
-            out.push_str(&histogram(title, &counts));
-        }
+    let languages = named(languages);
+    if !languages.is_empty() {
+        out.push_str(&histogram(w.pick("languages", "语言"), &languages));
     }
     out
 }

@@ -26,6 +26,9 @@ use crate::models::Embedder;
 use crate::options::OptionFault;
 use crate::terms::{lexical_vector, normalise, terms};
 
+/// The score that a model gives: loss(answer | request) / loss(answer), see [`crate::curriculum`].
+pub const IFD: &str = "ifd";
+
 /// Bytes of a row that a lexical vector reads.
 const READ: usize = 4000;
 
@@ -38,7 +41,8 @@ pub struct Options {
     /// Largest cosine between two picked rows. Default 0.9.
     pub tau: f64,
     /// Column with the score, higher is better; built from the text when absent (see
-    /// [`lexical_score`]).
+    /// [`lexical_score`]). `ifd` is the difficulty that the model of the section `scorer` measures;
+    /// above 1 the request hinders the answer, and such a row comes last (Li et al., 2024).
     pub score: Option<String>,
     /// Rows that every task type gets first, as far as it has them. Default 20.
     pub floor: usize,

@@ -5,7 +5,7 @@ mod common;
 use common::{model, rows};
 use loar_model::{AdapterSpec, Model, PackedBatch, Preset, Targets};
 use loar_tape::{AdamW, AdamWConfig, Grads, ParamRole};
-use loar_train::{Row, StepReport, StepSettings, gradients, pack, update};
+use loar_train::{Row, StepReport, StepSettings, gradients, pack, row_losses, update};
 
 fn settings(capacity: usize) -> StepSettings {
     StepSettings { capacity, max_grad_norm: 1.0, lora_plus_ratio: 1.0, dropout_seed: None, recomputed_layers: 0 }
@@ -63,6 +63,24 @@ fn accumulated_equals_the_large_batch() {
     assert!((large.loss - small.loss).abs() <= 1e-6 * large.loss, "{} {}", large.loss, small.loss);
     // the same sums in another order, in f32
     assert!(difference(&one, &many) <= 1e-5, "{}", difference(&one, &many));
+}
+
+/// Losses of rows one by one are the losses that training steps on them have, whatever they are
+/// packed with.
+#[test]
+fn row_losses_are_those_of_training() {
+    let (model, mut rows) = (adapted(1, 0.0), rows(12, 3));
+    let expected: Vec<Option<f64>> =
+        rows.iter().map(|row| Some(step(&model, std::slice::from_ref(row), &settings(1000)).1.loss)).collect();
+    let close = |found: &[Option<f64>]| {
+        found.iter().zip(&expected).all(|(a, b)| (a.unwrap() - b.unwrap()).abs() <= 1e-12 * b.unwrap())
+    };
+    let together = row_losses(&model, &rows, 1000);
+    assert!(close(&together), "{together:?} but {expected:?}");
+    assert_eq!(row_losses(&model, &rows, 1), together);
+    assert_eq!(row_losses(&model, &rows[3..5], 20), together[3..5]);
+    rows[0].train.fill(false);
+    assert_eq!(row_losses(&model, &rows, 1000)[0], None);
 }
 
 #[test]

@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use loar_curate::Action;
 use loar_curate::config::CurateConfig;
 use loar_curate::dataset::Dataset;
-use loar_curate::pipeline::{Control, CurateError, Progress, RulePreview, preview, run as curate};
+use loar_curate::pipeline::{Control, CurateError, Leak, Progress, RulePreview, preview, run as curate};
 
 use crate::console::{Console, Lang, bytes, duration, grouped};
 use crate::diagnose::Failure;
+use crate::local_scorer::LocalModels;
 use crate::table::Table;
 
 /// Between two lines of progress where there is no terminal.
@@ -73,7 +74,8 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let result = curate(&config, &args.config, &control);
+    let models = LocalModels { threads: args.threads };
+    let result = curate(&config, &args.config, &models, &control);
     follow.bar.finish_and_clear();
     let set = result.map_err(faulty)?;
     if args.json {
@@ -129,6 +131,8 @@ struct Follow<'a> {
     bar: ProgressBar,
     started: Instant,
     said: Mutex<Instant>,
+    /// When the model was first asked, and how many rows were done then.
+    scoring: OnceLock<(Instant, usize)>,
 }
 
 impl<'a> Follow<'a> {
@@ -138,7 +142,7 @@ impl<'a> Follow<'a> {
             bar.set_style(style);
         }
         let now = Instant::now();
-        Follow { console, bar, started: now, said: Mutex::new(now) }
+        Follow { console, bar, started: now, said: Mutex::new(now), scoring: OnceLock::new() }
     }
 
     fn tell(&self, progress: Progress) {
@@ -157,6 +161,17 @@ impl<'a> Follow<'a> {
             }
             Progress::Compare { done, of } => {
                 (done as u64, of as u64, format!("{} {done}/{of}", self.console.pick("comparing keys", "比较键")))
+            }
+            Progress::Score { done, of } => {
+                let (since, before) = *self.scoring.get_or_init(|| (Instant::now(), done));
+                let rate = (done - before) as f64 / since.elapsed().as_secs_f64().max(1e-9);
+                let left = if done > before { duration((of - done) as f64 / rate) } else { "–".into() };
+                let (shown, all) = (grouped(done as u64), grouped(of as u64));
+                let text = match self.console.lang {
+                    Lang::En => format!("asking the model: {shown} of {all} rows, ETA {left}"),
+                    Lang::Zh => format!("模型打分：{shown} / {all} 行，剩余 {left}"),
+                };
+                (done as u64, of as u64, text)
             }
             Progress::Write { done, of } => {
                 (done as u64, of as u64, format!("{} {done}/{of}", self.console.pick("writing shards", "写分片")))
@@ -208,6 +223,31 @@ fn shown(set: &Dataset, console: &Console) -> String {
         Lang::Zh => format!("读取 {} 行：{}；丢弃 {dropped}", grouped(set.rows), parts.join("，")),
     });
     out.push('\n');
+    if let Some(leaks) = &set.decontamination {
+        let modes: Vec<String> = leaks.modes.iter().map(|(mode, n)| format!("{mode} {}", grouped(*n))).collect();
+        let modes = if modes.is_empty() { String::new() } else { format!(" ({})", modes.join(", ")) };
+        let [rows, leaked, items] = [leaks.rows, leaks.leaked_items, leaks.eval_items].map(grouped);
+        out.push_str(&match console.lang {
+            Lang::En => format!("decontamination: {rows} rows leak {leaked} of {items} evaluation items{modes}\n"),
+            Lang::Zh => format!("去污染：{rows} 行泄漏 {items} 条评测题中的 {leaked} 条{modes}\n"),
+        });
+    }
+    if let Some(dialogues) = &set.dialogues {
+        let [rows, linked, kept] = [dialogues.rows, dialogues.linked_rows, dialogues.kept].map(grouped);
+        let (measure, mean) = (&dialogues.measure, dialogues.mean);
+        out.push_str(&match console.lang {
+            Lang::En => format!("dialogues: {kept} of {linked} rows out of {rows}; mean link {mean:.3} ({measure})\n"),
+            Lang::Zh => format!("对话：{rows} 行中的 {linked} 行连成 {kept} 段；平均联系 {mean:.3}（{measure}）\n"),
+        });
+    }
+    let coverage = |key: &str| set.coverage[key].as_u64().unwrap_or(0);
+    let (covered, asked, samples) = (coverage("covered"), coverage("asked"), coverage("samples"));
+    out.push_str(&match console.lang {
+        Lang::En => {
+            format!("task types: {covered} of the {asked} asked for have {samples} rows; gaps are in report.html\n")
+        }
+        Lang::Zh => format!("任务类型：配额 {asked} 类，{covered} 类达到 {samples} 行；缺口见 report.html\n"),
+    });
     out
 }
 
@@ -246,7 +286,7 @@ fn previewed(found: &RulePreview, console: &Console) -> String {
         out.push_str(&format!("\n{}\n", rule.rule));
         for example in &rule.examples {
             let file = found.files.get(example.source as usize).map_or("", String::as_str);
-            let text: String = example.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let text = printable(&example.text);
             out.push_str(&format!("  {file}:{} ({:.3})  {text}\n", example.line, example.value));
         }
     }
@@ -259,5 +299,54 @@ fn previewed(found: &RulePreview, console: &Console) -> String {
         }
         Lang::Zh => format!("\n检查 {rows} 行，将丢弃 {dropped} 行（{share:.1} %）；{quiet} 条规则无命中\n"),
     });
+    out.push_str(&previewed_leaks(found, console));
+    out.push_str(&previewed_dialogues(found, console));
     out
+}
+
+/// What every mode of decontamination would remove, with both sides of some hits.
+fn previewed_leaks(found: &RulePreview, console: &Console) -> String {
+    let Some(leaks) = &found.decontamination else { return String::new() };
+    let titles = match console.lang {
+        Lang::En => ["mode", "rows removed", "evaluation items leaked", "more than half covered"],
+        Lang::Zh => ["模式", "剔除行", "泄漏评测题", "过半被覆盖"],
+    };
+    let mut table = Table::new(&titles);
+    for count in &leaks.modes {
+        let items = format!("{} / {}", grouped(count.eval_items as u64), grouped(leaks.eval_items as u64));
+        let half = count.half_covered.map_or("–".into(), |n| grouped(n as u64));
+        table.row([count.mode.name().to_owned(), grouped(count.train_rows as u64), items, half]);
+    }
+    let mut out = format!("\n{}", table.render(0));
+    for Leak { mode, eval, eval_text, train, train_text, value, bound, .. } in &leaks.examples {
+        out.push_str(&format!("\n{mode} ({value:.3}, {bound:.3})\n  {eval}  {}\n", printable(eval_text)));
+        out.push_str(&format!("  {train}  {}\n", printable(train_text)));
+    }
+    out
+}
+
+fn previewed_dialogues(found: &RulePreview, console: &Console) -> String {
+    let Some(dialogues) = &found.dialogues else { return String::new() };
+    let report = &dialogues.report;
+    let [rows, linked, kept, chains] = [report.rows, report.linked_rows, report.kept, report.chains].map(grouped);
+    let (mean, measure) = (report.mean, &report.measure);
+    let mut out = match console.lang {
+        Lang::En => format!(
+            "\n{kept} dialogues of {linked} rows would be linked ({chains} chains, {rows} single rows); mean link {mean:.3} ({measure})\n"
+        ),
+        Lang::Zh => format!(
+            "\n将由 {rows} 行中的 {linked} 行连成 {kept} 段对话（{chains} 条链）；平均联系 {mean:.3}（{measure}）\n"
+        ),
+    };
+    for example in &dialogues.examples {
+        let links: Vec<String> = example.links.iter().map(|link| format!("{link:.3}")).collect();
+        out.push_str(&format!("\n  {}\n", links.join(", ")));
+        example.requests.iter().for_each(|text| out.push_str(&format!("    {}\n", printable(text))));
+    }
+    out
+}
+
+/// Text of the data on one line of the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -9,12 +9,58 @@
 use std::collections::BTreeMap;
 
 use loar_text::{Body, Conversation, Message};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::lexicon::Draw;
 use super::{Class, Made};
 use crate::batch::Row;
 use crate::models::Scorer;
+use crate::options::OptionFault;
 use crate::terms::{HashKeyed, terms};
+
+/// Name of the transform in counts and provenance.
+pub const DIALOGUE: &str = "dialogue";
+
+/// Options of `augment.dialogues`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DialogueOptions {
+    /// Most requests of a dialogue, 2 or more. Default 3.
+    pub turns: usize,
+    /// Least strength of a link: nats a token with a scorer, cosine without. Default 0.1.
+    pub least: f64,
+    /// Least share of linked turns after the first. Default 0.6.
+    pub linked: f64,
+    /// Rows that are held in memory to be linked; of more, a sample by seed and row. Default 20 000.
+    pub rows: usize,
+}
+
+impl Default for DialogueOptions {
+    fn default() -> Self {
+        DialogueOptions { turns: 3, least: 0.1, linked: 0.6, rows: 20_000 }
+    }
+}
+
+impl DialogueOptions {
+    /// Every value out of its range.
+    pub fn faults(&self) -> Vec<OptionFault> {
+        let mut faults = Vec::new();
+        let mut fault = |key: &str, found: String, mend: &str| faults.push(OptionFault::new(key, found, mend));
+        if !(2..=64).contains(&self.turns) {
+            fault("dialogues.turns", self.turns.to_string(), "give 2 to 64");
+        }
+        if !self.least.is_finite() {
+            fault("dialogues.least", self.least.to_string(), "give a number");
+        }
+        if !(0.0..=1.0).contains(&self.linked) {
+            fault("dialogues.linked", self.linked.to_string(), "give 0 to 1");
+        }
+        if self.rows < 2 {
+            fault("dialogues.rows", self.rows.to_string(), "give at least 2");
+        }
+        faults
+    }
+}
 
 /// A dialogue with its measured links.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,26 +82,34 @@ struct Single {
 
 /// Gathers single-turn rows and links them.
 pub struct Dialogues {
-    singles: Vec<Single>,
-    /// Turns of a chain, 2 or more.
-    pub turns: usize,
-    /// Least strength of a link: nats with a scorer, cosine without.
-    pub least: f64,
-    /// Least share of linked turns.
-    pub linked: f64,
+    options: DialogueOptions,
+    seed: u64,
+    /// By draw and row: of more rows than may be held, those of the smallest draws stay, whatever
+    /// order they come in.
+    singles: BTreeMap<(u32, u64), Single>,
+    taken: u64,
 }
 
-impl Default for Dialogues {
-    /// Three turns.
-    fn default() -> Self {
-        Self::new(3)
-    }
+/// What [`Dialogues::link`] made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Linked {
+    /// Dialogues with what was measured of each.
+    pub made: Vec<(Made, Chain)>,
+    /// Chains with too few linked turns.
+    pub rejected: Vec<Chain>,
+    /// Rows taken in, those left out for want of room among them.
+    pub rows: u64,
+}
+
+/// What a link's strength is.
+pub fn measure(scorer: bool) -> &'static str {
+    if scorer { "loss difference, nats a token" } else { "lexical: idf cosine" }
 }
 
 impl Dialogues {
-    /// Chains of up to so many turns; a link is 0.1 or more, 0.6 of a chain's are linked.
-    pub fn new(turns: usize) -> Self {
-        Dialogues { singles: Vec::new(), turns, least: 0.1, linked: 0.6 }
+    /// Without rows yet.
+    pub fn new(options: DialogueOptions, seed: u64) -> Self {
+        Dialogues { options, seed, singles: BTreeMap::new(), taken: 0 }
     }
 
     /// Takes a row in when it is one request with one answer.
@@ -71,33 +125,41 @@ impl Dialogues {
         }
         all.sort_unstable();
         all.dedup();
-        self.singles.push(Single {
+        self.taken += 1;
+        let draw = Draw::new(self.seed, row.number(), DIALOGUE).uniform(0).to_bits();
+        let single = Single {
             row: row.number(),
             question: asked.content.to_owned(),
             answer: answered.content.to_owned(),
             terms: all,
-        });
+        };
+        self.singles.insert((draw, row.number()), single);
+        if self.singles.len() > self.options.rows {
+            self.singles.pop_last();
+        }
     }
 
     /// Chains of the rows taken in, each row in one at most, with the rejected ones apart.
-    pub fn link(mut self, scorer: Option<&dyn Scorer>) -> (Vec<Made>, Vec<Chain>) {
-        self.singles.sort_by_key(|s| s.row);
-        let total = self.singles.len() as f64;
+    pub fn link(self, scorer: Option<&dyn Scorer>) -> Linked {
+        let mut singles: Vec<Single> = self.singles.into_values().collect();
+        singles.sort_by_key(|s| s.row);
+        let options = self.options;
+        let total = singles.len() as f64;
         let mut postings: HashKeyed<Vec<u32>> = HashKeyed::default();
-        for (at, single) in self.singles.iter().enumerate() {
+        for (at, single) in singles.iter().enumerate() {
             single.terms.iter().for_each(|t| postings.entry(*t).or_default().push(at as u32));
         }
         let idf = |term: &u64| (total / postings[term].len() as f64).ln();
-        let mut used = vec![false; self.singles.len()];
-        let (mut made, mut rejected) = (Vec::new(), Vec::new());
-        for start in 0..self.singles.len() {
+        let mut used = vec![false; singles.len()];
+        let mut out = Linked { rows: self.taken, ..Linked::default() };
+        for start in 0..singles.len() {
             if used[start] {
                 continue;
             }
             let mut chain = vec![start];
-            let mut known: BTreeMap<u64, f64> = self.singles[start].terms.iter().map(|t| (*t, idf(t))).collect();
+            let mut known: BTreeMap<u64, f64> = singles[start].terms.iter().map(|t| (*t, idf(t))).collect();
             let mut links = Vec::new();
-            while chain.len() < self.turns {
+            while chain.len() < options.turns {
                 // what shares most; terms of half of the rows and of long lists say nothing
                 let mut shared: BTreeMap<u32, f64> = BTreeMap::new();
                 for (term, weight) in known.iter().filter(|(t, w)| **w > 0.7 && postings[*t].len() <= 200) {
@@ -111,50 +173,52 @@ impl Dialogues {
                 let Some((next, _)) = best else { break };
                 let next = next as usize;
                 let strength = match scorer {
-                    Some(scorer) => self.loss_difference(scorer, &chain, next),
-                    None => cosine(&known, &self.singles[next].terms, idf),
+                    Some(scorer) => loss_difference(scorer, &singles, &chain, next),
+                    None => cosine(&known, &singles[next].terms, idf),
                 };
                 links.push(strength);
                 chain.push(next);
-                known.extend(self.singles[next].terms.iter().map(|t| (*t, idf(t))));
+                known.extend(singles[next].terms.iter().map(|t| (*t, idf(t))));
             }
             if chain.len() < 2 {
                 continue;
             }
-            let linked = links.iter().filter(|s| **s >= self.least).count() as f64 / links.len() as f64;
-            let rows: Vec<u64> = chain.iter().map(|at| self.singles[*at].row).collect();
-            if linked < self.linked {
-                rejected.push(Chain { rows, links, linked });
+            let linked = links.iter().filter(|s| **s >= options.least).count() as f64 / links.len() as f64;
+            let rows: Vec<u64> = chain.iter().map(|at| singles[*at].row).collect();
+            if linked < options.linked {
+                out.rejected.push(Chain { rows, links, linked });
                 continue;
             }
             chain.iter().for_each(|at| used[*at] = true);
-            let turns = chain.iter().map(|at| &self.singles[*at]);
+            let turns = chain.iter().map(|at| &singles[*at]);
             let messages: Vec<Message> = turns
                 .flat_map(|s| [Message::user(s.question.as_str()), Message::assistant(s.answer.as_str())])
                 .collect();
-            let measure = if scorer.is_some() { "loss difference, nats a token" } else { "lexical: idf cosine" };
+            let measure = measure(scorer.is_some());
             let shown: Vec<String> = links.iter().map(|s| format!("{s:.3}")).collect();
-            made.push(Made {
-                parents: rows,
-                transform: "dialogue",
+            let row = Made {
+                parents: rows.clone(),
+                transform: DIALOGUE,
                 class: Class::Dialogue,
                 violates: None,
                 evidence: format!("{measure}: {}; linked {linked:.2} of the turns", shown.join(", ")),
                 body: Body::Chat(Conversation { messages, ..Conversation::default() }),
-            });
+            };
+            out.made.push((row, Chain { rows, links, linked }));
         }
-        (made, rejected)
+        out
     }
+}
 
-    fn loss_difference(&self, scorer: &dyn Scorer, chain: &[usize], next: usize) -> f64 {
-        let mut before = String::new();
-        for at in chain {
-            let single = &self.singles[*at];
-            before.push_str(&format!("{}\n{}\n", single.question, single.answer));
-        }
-        let single = &self.singles[next];
-        let alone = scorer.loss(&single.question, &single.answer);
-        alone - scorer.loss(&format!("{before}{}", single.question), &single.answer)
+/// How much the turns of a chain lower the loss of the next answer, in nats a token; 0 where the
+/// model gives no loss.
+fn loss_difference(scorer: &dyn Scorer, singles: &[Single], chain: &[usize], next: usize) -> f64 {
+    let before = chain.iter().map(|at| &singles[*at]).map(|s| format!("{}\n{}\n", s.question, s.answer));
+    let single = &singles[next];
+    let after = before.collect::<String>() + &single.question;
+    match scorer.losses(&[(&single.question, &single.answer), (&after, &single.answer)])[..] {
+        [Some(alone), Some(after)] => alone - after,
+        _ => 0.0,
     }
 }
 

@@ -61,8 +61,8 @@ fn tokens(text: &str) -> f64 {
     text.chars().map(|c| if is_cjk(c) { 1.0 } else { c.len_utf8() as f64 / 4.0 }).sum()
 }
 
-/// Measures a row. `kind` is its task type.
-pub fn features(row: &Row<'_>, kind: u16, scorer: Option<&dyn Scorer>) -> Features {
+/// Measures a row. `kind` is its task type, `ifd` what [`ifd`] gives.
+pub fn features(row: &Row<'_>, kind: u16, ifd: Option<f64>) -> Features {
     let (mut all, mut steps, mut constraints) = (0.0, 0, 0);
     let mut shares = (0.0, 0.0);
     for (_, _, text) in row.texts() {
@@ -70,7 +70,6 @@ pub fn features(row: &Row<'_>, kind: u16, scorer: Option<&dyn Scorer>) -> Featur
         shares.0 += cjk_share(text) * text.len() as f64;
         shares.1 += text.len() as f64;
     }
-    let (mut history, mut ifds) = (String::new(), Vec::new());
     for turn in row.turns() {
         if turn.is_request() {
             let lower = turn.content.to_lowercase();
@@ -81,15 +80,7 @@ pub fn features(row: &Row<'_>, kind: u16, scorer: Option<&dyn Scorer>) -> Featur
                 let ends = ['\n', '。', '！', '？', '；', '!', '?', ';'];
                 steps += text.split(ends).flat_map(|p| p.split(". ")).filter(|p| !p.trim().is_empty()).count() as u32;
             }
-            if let Some(scorer) = scorer.filter(|_| !turn.content.is_empty()) {
-                let alone = scorer.loss("", turn.content);
-                if alone > 0.0 {
-                    ifds.push(scorer.loss(&history, turn.content) / alone);
-                }
-            }
         }
-        history.push_str(turn.content);
-        history.push('\n');
     }
     Features {
         row: row.number(),
@@ -98,6 +89,39 @@ pub fn features(row: &Row<'_>, kind: u16, scorer: Option<&dyn Scorer>) -> Featur
         tokens: (all.ceil() as u32).max(1),
         steps,
         constraints,
-        ifd: (!ifds.is_empty()).then(|| ifds.iter().sum::<f64>() / ifds.len() as f64),
+        ifd,
     }
+}
+
+/// Instruction-following difficulty of rows (Li et al., 2024): loss(answer | all turns before it) /
+/// loss(answer), mean over the answered turns. Above 1 the request does not help. All pairs go to
+/// the scorer in one call, so that it can batch them. `None` where no turn has both losses.
+pub fn ifd(rows: &[Row<'_>], scorer: &dyn Scorer) -> Vec<Option<f64>> {
+    let mut asked: Vec<(usize, String, &str)> = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        let mut history = String::new();
+        for turn in row.turns() {
+            if turn.is_response() && !turn.content.is_empty() {
+                asked.push((at, history.clone(), turn.content));
+            }
+            if !history.is_empty() {
+                history.push('\n');
+            }
+            history.push_str(turn.content);
+        }
+    }
+    let with = asked.iter().map(|(_, history, answer)| (history.as_str(), *answer));
+    let pairs: Vec<(&str, &str)> = with.chain(asked.iter().map(|(.., answer)| ("", *answer))).collect();
+    let losses = scorer.losses(&pairs);
+    let (with, alone) = losses.split_at(asked.len().min(losses.len()));
+    let mut sums = vec![(0.0, 0.0); rows.len()];
+    for ((at, ..), (with, alone)) in asked.iter().zip(with.iter().zip(alone)) {
+        if let (Some(with), Some(alone)) = (with, alone)
+            && *alone > 0.0
+        {
+            sums[*at].0 += with / alone;
+            sums[*at].1 += 1.0;
+        }
+    }
+    sums.into_iter().map(|(sum, n)| (n > 0.0).then(|| sum / n)).collect()
 }

@@ -84,8 +84,8 @@ fn broken_promises_are_told() {
 struct Copier;
 
 impl Scorer for Copier {
-    fn loss(&self, prompt: &str, answer: &str) -> f64 {
-        if prompt.contains(answer) { 0.2 } else { 2.0 }
+    fn losses(&self, asked: &[(&str, &str)]) -> Vec<Option<f64>> {
+        asked.iter().map(|(prompt, answer)| Some(if prompt.contains(answer) { 0.2 } else { 2.0 })).collect()
     }
 }
 
@@ -98,10 +98,9 @@ fn a_scorer_tells_copying_from_knowing() {
         builder.push(at as u64, 0, 1, &body, &Map::new());
     }
     let batch = builder.finish();
-    let ifd = |at: usize| features(&batch.row(at), 0, Some(&Copier)).ifd.unwrap();
-    assert!((ifd(0) - 0.1).abs() < 1e-12 && (ifd(1) - 1.0).abs() < 1e-12);
-    assert!(features(&batch.row(0), 0, None).ifd.is_none());
-    let rows: Vec<Features> = (0..2).map(|at| features(&batch.row(at), 0, Some(&Copier))).collect();
+    let scored = ifd(&batch.rows().collect::<Vec<_>>(), &Copier);
+    assert!((scored[0].unwrap() - 0.1).abs() < 1e-12 && (scored[1].unwrap() - 1.0).abs() < 1e-12);
+    let rows: Vec<Features> = (0..2).map(|at| features(&batch.row(at), 0, scored[at])).collect();
     let schedule = made(&rows, &Options { stages: 2, replay: 0.0, ..Options::default() });
     assert!(schedule.difficulty[0] < schedule.difficulty[1]);
     assert!(schedule.report.measures.iter().any(|m| m.starts_with("IFD")));

@@ -8,7 +8,7 @@ use loar_text::Body;
 use super::tokens::{Tokens, ngrams};
 use super::{Mode, Options, Side};
 use crate::batch::{BatchBuilder, Row};
-use crate::operator::{Field, Place};
+use crate::operator::{Field, Place, excerpt, shortened};
 use crate::terms::HashKeyed as Map;
 
 /// Share of CJK characters from which a text is compared by characters.
@@ -119,6 +119,8 @@ pub struct Match {
     pub item: usize,
     /// The longest common run, as the evaluation file has it.
     pub text: String,
+    /// The evaluation text around it, of bounded length.
+    pub eval_text: String,
     /// The same run in the training row.
     pub train: Place,
     /// Tokens of the run, or the covered share for `tulu3` and `characters`.
@@ -288,6 +290,7 @@ impl Index {
                     eval: self.items[item as usize].clone(),
                     item: item as usize,
                     text: self.units[*unit as usize].text.clone(),
+                    eval_text: shortened(&self.units[*unit as usize].text).into_owned(),
                     train: Place { turn, field, start: bytes.start, end: bytes.end },
                     value: sequence.len() as f64,
                     bound: sequence.len() as f64,
@@ -339,7 +342,8 @@ impl Index {
             mode,
             eval: self.items[unit.item as usize].clone(),
             item: unit.item as usize,
-            text: unit.text[eval].to_owned(),
+            text: unit.text[eval.clone()].to_owned(),
+            eval_text: excerpt(&unit.text, eval),
             train: Place { turn, field, start: train.start, end: train.end },
             value,
             bound,

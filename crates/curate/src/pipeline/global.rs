@@ -1,17 +1,21 @@
 //! Second pass: what only all rows together can tell. Reads keys, and of the text only rows that
 //! share one. A kept row costs some tens of bytes here, whatever its length.
 
-use arrow_array::BooleanArray;
+use std::sync::Arc;
+
+use arrow_array::{BooleanArray, Float64Array};
+use arrow_schema::{DataType, Field};
 use serde_json::Value;
 
 use super::map::{Mapped, files};
-use super::{Control, CurateError, KEY_BUDGET, Plan, Progress};
+use super::{Control, CurateError, KEY_BUDGET, Plan, Progress, score};
+use crate::batch::Batch;
 use crate::dataset::{Duplicates, StageCount};
 use crate::dedup::Conflicts;
 use crate::dedup::cluster::{Alike, Clusters, Stored};
 use crate::operator::Action;
 use crate::options::OptionFault;
-use crate::select::{self, Selector};
+use crate::select::{self, IFD, Selector};
 use crate::shard::{read_keys, read_rows};
 use crate::split::{Part, split};
 
@@ -48,6 +52,15 @@ pub(crate) struct Decided {
     pub duplicates: Duplicates,
     /// How rows were selected, if they were.
     pub selection: Option<Value>,
+    /// What the scorer said of every row; empty when it was not asked.
+    pub ifd: Vec<Option<f64>>,
+}
+
+impl Decided {
+    /// Rows of the training part that are left.
+    pub fn trained(&self) -> Vec<bool> {
+        self.dropped.iter().zip(&self.parts).map(|(dropped, part)| !dropped && *part == Part::Train).collect()
+    }
 }
 
 pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Result<Decided, CurateError> {
@@ -84,6 +97,7 @@ pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Re
         duplicates: Duplicates { compared: clusters.compared, ..Duplicates::default() },
         starts: starts.clone(),
         selection: None,
+        ifd: Vec::new(),
     };
     count_repeats(plan, &mut decided);
 
@@ -96,6 +110,10 @@ pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Re
     find_conflicts(plan, &same, &keys, &mut decided);
     drop(same);
     if let Some(options) = &plan.config.select {
+        if let (Some(IFD), Some(scorer)) = (options.score.as_deref(), &plan.scorer) {
+            let left: Vec<bool> = decided.dropped.iter().map(|dropped| !dropped).collect();
+            decided.ifd = score::run(plan, mapped, &**scorer, &left, control)?;
+        }
         choose(stored, options, &mut decided)?;
     }
 
@@ -200,8 +218,9 @@ fn choose(stored: Stored<'_>, options: &select::Options, decided: &mut Decided) 
             numbers.extend(batch.rows().map(|row| row.number()));
             let keep: BooleanArray =
                 decided.dropped[at..at + batch.len()].iter().map(|dropped| Some(!dropped)).collect();
+            let scored = decided.ifd.get(at..at + batch.len()).map(|values| with_ifd(&batch, values));
             at += batch.len();
-            selector.add(&batch.filter(&keep)).map_err(CurateError::Stage)?;
+            selector.add(&scored.as_ref().unwrap_or(&batch).filter(&keep)).map_err(CurateError::Stage)?;
         }
     }
     let selection = selector.finish();
@@ -218,4 +237,12 @@ fn choose(stored: Stored<'_>, options: &select::Options, decided: &mut Decided) 
     decided.selection = serde_json::to_value(&selection.report).ok();
     decided.stages.push(count);
     Ok(())
+}
+
+/// The batch with the column that `score = "ifd"` asks for. A request that hinders its answer has no
+/// value.
+fn with_ifd(batch: &Batch, values: &[Option<f64>]) -> Batch {
+    let column: Float64Array = values.iter().map(|value| value.filter(|ifd| *ifd <= 1.0)).collect();
+    let field = Arc::new(Field::new(IFD, DataType::Float64, true));
+    batch.clone().with_columns(vec![(field, Arc::new(column))])
 }

@@ -175,6 +175,7 @@ fn work(plan: &Plan<'_>, job: &Job) -> Result<Summary, CurateError> {
             value: None,
             bound: None,
             note: bad.reason,
+            sides: None,
         };
         count.finding(&finding.rule, Action::Drop);
         count.dropped += 1;

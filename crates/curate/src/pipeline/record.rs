@@ -9,7 +9,7 @@ use loar_artifact::write_atomic_with;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::operator::{Action, Field, Finding};
+use crate::operator::{Action, Field, Finding, Sides};
 use crate::shard::ShardError;
 
 /// Level of the compression: fast, and half of what the best would save.
@@ -44,6 +44,9 @@ pub struct StoredFinding {
     /// Evidence in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Both texts, where the row was held against another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sides: Option<Box<Sides>>,
 }
 
 impl StoredFinding {
@@ -60,6 +63,7 @@ impl StoredFinding {
             value: finding.value,
             bound: finding.bound,
             note: finding.note,
+            sides: finding.sides,
         }
     }
 }
@@ -85,6 +89,50 @@ pub struct RowRecord {
     /// when it is no example. Verdict files leave it out, `dropped` files hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Value>,
+}
+
+/// A row that leaks an evaluation item, both sides: one line of `decontamination/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leak {
+    /// What counted as a leak.
+    pub mode: String,
+    /// The evaluation item, `file:line`.
+    pub eval: String,
+    /// Its text around what is shared, of bounded length.
+    pub eval_text: String,
+    /// The training row, `file:line`.
+    pub train: String,
+    /// Turn, from 0.
+    pub turn: usize,
+    /// Which of its texts.
+    pub field: Field,
+    /// The row's text around what is shared, of bounded length.
+    pub train_text: String,
+    /// What both share: the run of words or characters, of bounded length.
+    pub shared: String,
+    /// Words or characters of the run, or the covered share, as the mode has it.
+    pub value: f64,
+    /// The bound that it reaches.
+    pub bound: f64,
+}
+
+impl Leak {
+    /// Of a finding of `decontaminate` about the row at `at`.
+    pub fn new(at: &str, finding: &StoredFinding) -> Option<Leak> {
+        let sides = finding.sides.as_ref().filter(|_| finding.stage == "decontaminate")?;
+        Some(Leak {
+            mode: finding.rule.clone(),
+            eval: sides.other.clone(),
+            eval_text: sides.other_text.clone(),
+            train: at.to_owned(),
+            turn: finding.turn.unwrap_or_default(),
+            field: finding.field.unwrap_or_default(),
+            train_text: sides.own_text.clone(),
+            shared: sides.shared.clone(),
+            value: finding.value.unwrap_or_default(),
+            bound: finding.bound.unwrap_or_default(),
+        })
+    }
 }
 
 /// Writes lines.

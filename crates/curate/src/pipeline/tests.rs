@@ -10,6 +10,7 @@ use loar_data::ReadOptions;
 
 use super::*;
 use crate::config::CurateConfig;
+use crate::models::{NoModels, ScorerOptions};
 
 /// Mixed sources: Chinese and English, chat, pairs and text, duplicates, bad rows, gzip.
 fn sources(dir: &Path) {
@@ -54,7 +55,7 @@ fn config(dir: &Path, out: &str) -> CurateConfig {
 
 fn curate(config: &CurateConfig, threads: usize) -> Result<Dataset, CurateError> {
     let stop = AtomicBool::new(false);
-    run(config, Path::new("data.toml"), &Control { threads, stop: &stop, progress: &|_| {} })
+    run(config, Path::new("data.toml"), &NoModels, &Control { threads, stop: &stop, progress: &|_| {} })
 }
 
 /// All files of a folder by relative name.
@@ -169,7 +170,7 @@ fn curate_small(config: &CurateConfig, threads: usize, after: usize) -> Result<D
             stop.store(true, Ordering::Relaxed);
         }
     };
-    run(config, Path::new("data.toml"), &Control { threads, stop: &stop, progress: &progress })
+    run(config, Path::new("data.toml"), &NoModels, &Control { threads, stop: &stop, progress: &progress })
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn every_stage_together() {
     let path = dir.path().join("data.toml");
     let text = std::fs::read_to_string(&path).unwrap().replace("presets = []", "files = [\"mine.toml\"]")
         + "[compliance]\nplan.manual = 20\n[pii]\n[decontaminate]\nagainst = [\"eval.jsonl\"]\nmodes = [\"exact\"]\n[select]\nbudget = 300\n\
-           [curriculum]\nstages = 3\n[augment]\nshare = 0.5\n";
+           [curriculum]\nstages = 3\n[augment]\nshare = 0.5\n[augment.dialogues]\nleast = 0.01\n";
     std::fs::write(
         dir.path().join("mine.toml"),
         "[[rule]]\nid = \"no-notes\"\nmeasure = \"phrases\"\nwords = [\"trained whole\"]\nmax = 0\naction = \"drop\"\n",
@@ -257,12 +258,24 @@ fn every_stage_together() {
     let stop = AtomicBool::new(false);
     let control = Control { threads: 2, stop: &stop, progress: &|_| {} };
     let seen = preview(&config, &path, u64::MAX, 3, &control).unwrap();
-    let set = run(&config, &path, &control).unwrap();
+    let set = run(&config, &path, &NoModels, &control).unwrap();
     assert_eq!(set.mismatches(), Vec::<String>::new());
     let stage = |name: &str| set.stages.iter().find(|stage| stage.name == name).unwrap();
     assert_eq!(stage("rules").dropped, seen.dropped);
     assert_eq!(stage("rules").rules["mine/no-notes"].drop, 1);
     assert_eq!(stage("decontaminate").dropped, 1, "{:?}", stage("decontaminate"));
+    let leaks = set.decontamination.as_ref().unwrap();
+    assert_eq!((leaks.eval_items, leaks.leaked_items, leaks.rows), (1, 1, 1));
+    let table = set.files.iter().find(|file| file.path.starts_with("decontamination/")).unwrap();
+    let table = std::fs::read_to_string(config.out.join(&table.path)).unwrap();
+    let leak: Leak = serde_json::from_str(&table).unwrap();
+    assert_eq!(leaks.shown, [leak.clone()]);
+    assert!(leak.eval.ends_with("eval.jsonl:1") && leak.train.ends_with("zh.jsonl:8"), "{leak:?}");
+    assert!(leak.eval_text.contains("第7号客户") && leak.train_text.contains("第7号客户") && leak.mode == "exact");
+    let shown = seen.decontamination.unwrap();
+    let exact = shown.modes.iter().find(|count| count.mode.name() == "exact").unwrap();
+    assert_eq!((exact.train_rows, exact.eval_items, shown.eval_items), (1, 1, 1));
+    assert!(shown.examples.contains(&leak), "{:?}", shown.examples);
     let left: u64 = set.parts.values().sum();
     assert!(left <= 300 && stage("select").dropped > 0);
     let schedule = std::fs::read_to_string(config.out.join("schedule.jsonl")).unwrap();
@@ -287,13 +300,124 @@ fn every_stage_together() {
         &[config.out.join("made")],
         &ReadOptions { keep: vec!["provenance".into()], ..ReadOptions::default() },
     );
+    let (mut dialogues, mut links) = (0, 0);
     for example in back.unwrap().examples {
         let from = &example.kept["provenance"];
+        if from["transform"] == "dialogue" {
+            dialogues += 1;
+            let strengths: Vec<f64> = from["links"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect();
+            assert_eq!(strengths.len() + 1, from["parents"].as_array().unwrap().len());
+            assert!(from["linked"].as_f64().unwrap() >= 0.6 && from["measure"] == "lexical: idf cosine");
+            links += strengths.len() as u64;
+        }
         let parents = from["parents"].as_array().unwrap();
         // Twins of refused requests are ours; everything else names rows of the input.
         assert!(!parents.is_empty() || from["transform"] == "over-refusal", "{from}");
         assert!(parents.iter().all(|parent| parent.as_str().unwrap().contains("raw/")), "{from}");
     }
+    let told = set.dialogues.as_ref().unwrap();
+    assert!(dialogues > 0 && told.kept == dialogues && told.strengths.iter().sum::<u64>() == links);
+    assert_eq!(set.augmented["dialogue"], [told.rows, told.chains, told.kept]);
+    assert!(seen.dialogues.unwrap().report.kept > 0);
     let page = std::fs::read_to_string(config.out.join("report.html")).unwrap();
     assert!(page.contains("mine/no-notes") && !page.contains("<script"));
+    for part in ["Decontamination", "Task types", "Selection", "Made rows", "Curriculum", "<mark>"] {
+        assert!(page.contains(part), "{part}");
+    }
+    // counts that do not add up are told
+    let mut wrong = set.clone();
+    wrong.augmented.insert("dialogue".into(), [0, 0, told.kept + 1]);
+    wrong.decontamination.as_mut().unwrap().modes.insert("exact".into(), 7);
+    assert_eq!(wrong.mismatches().len(), 2, "{:?}", wrong.mismatches());
+}
+
+/// Counts its calls, and is asked to stop the run after so many.
+struct Counting<'a> {
+    asked: AtomicUsize,
+    stop_after: usize,
+    stop: &'a AtomicBool,
+}
+
+impl crate::Scorer for Counting<'static> {
+    fn losses(&self, asked: &[(&str, &str)]) -> Vec<Option<f64>> {
+        if self.asked.fetch_add(asked.len(), Ordering::Relaxed) + asked.len() >= self.stop_after {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        // short requests help more
+        let loss = |(prompt, answer): &(&str, &str)| 1.0 + answer.len() as f64 / (1.0 + prompt.len() as f64);
+        asked.iter().map(|pair| Some(loss(pair))).collect()
+    }
+}
+
+struct One(Arc<Counting<'static>>);
+
+impl crate::Models for One {
+    fn scorer(&self, _: &ScorerOptions) -> Result<Arc<dyn crate::Scorer>, String> {
+        Ok(Arc::clone(&self.0) as Arc<dyn crate::Scorer>)
+    }
+}
+
+/// The model is asked once for a row, whatever stops the run, and the bytes are those of one that
+/// was not stopped.
+#[test]
+fn a_stopped_run_asks_the_model_only_for_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let path = dir.path().join("data.toml");
+    std::fs::create_dir(dir.path().join("model")).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap()
+        + "[curriculum]\nstages = 2\n[scorer]\nmodel = \"model\"\n[augment]\nshare = 0.0\n[augment.dialogues]\nleast = 0.0\n";
+    let config = |out: &str| {
+        let mut config = CurateConfig::parse(&text, &path).unwrap();
+        config.out = dir.path().join(out);
+        config.shard_mib = 0;
+        config
+    };
+    let go = |config: &CurateConfig, stop_after: usize| {
+        let stop: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+        let model = Arc::new(Counting { asked: AtomicUsize::new(0), stop_after, stop });
+        let control = Control { threads: 2, stop, progress: &|_| {} };
+        let set = run(config, &path, &One(Arc::clone(&model)), &control);
+        (set, model.asked.load(Ordering::Relaxed))
+    };
+    let whole = config("whole");
+    let (set, asked) = go(&whole, usize::MAX);
+    let set = set.unwrap();
+    let report = set.curriculum.as_ref().unwrap();
+    assert!(report["measures"].to_string().contains("IFD of "), "{report}");
+    assert!(set.dialogues.as_ref().unwrap().measure.starts_with("loss difference"));
+    let stopped = config("stopped");
+    let (first, before) = go(&stopped, asked / 4);
+    assert!(matches!(first, Err(CurateError::Stopped { .. })), "{first:?}");
+    // what a kill leaves of a line is asked again
+    let torn = std::fs::read_dir(stopped.out.join("work")).unwrap().map(|entry| entry.unwrap().path());
+    let torn = torn.filter(|path| path.to_string_lossy().ends_with("ifd.jsonl")).max().unwrap();
+    std::fs::OpenOptions::new().append(true).open(&torn).unwrap().write_all(b"{\"row\":").unwrap();
+    let (second, after) = go(&stopped, usize::MAX);
+    assert_eq!(second.unwrap().id, set.id);
+    assert!(before > 0 && before + after == asked, "{before} + {after} of {asked}");
+    assert!(
+        matches!(run(&config("none"), &path, &NoModels, &Control { threads: 1, stop: &AtomicBool::new(false), progress: &|_| {} }),
+        Err(CurateError::Config(faults)) if faults.to_string().contains("scorer.model"))
+    );
+}
+
+/// The score of a model chooses rows; one whose request hinders its answer comes last.
+#[test]
+fn rows_are_selected_by_the_models_difficulty() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let path = dir.path().join("data.toml");
+    let base = std::fs::read_to_string(&path).unwrap().replace("eval = 0.1\ntest = 0.05", "eval = 0.0\ntest = 0.0");
+    let select = "[select]\nbudget = 60\ntau = 1.0\nmax_share = 1.0\nfloor = 0\nscore = \"ifd\"\n";
+    let faults = CurateConfig::parse(&(base.clone() + select), &path).unwrap_err().to_string();
+    assert!(faults.contains("`ifd` needs a model"), "{faults}");
+    let text = base + select + "[scorer]\nmodel = \"model\"\n";
+    let config = CurateConfig::parse(&text, &path).unwrap();
+    let stop: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+    let model = Arc::new(Counting { asked: AtomicUsize::new(0), stop_after: usize::MAX, stop });
+    let control = Control { threads: 2, stop, progress: &|_| {} };
+    let set = run(&config, &path, &One(model), &control).unwrap();
+    assert_eq!(set.parts["train"], 60);
+    assert_eq!(set.selection.as_ref().unwrap()["score"], "ifd");
 }

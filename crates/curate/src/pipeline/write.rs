@@ -1,7 +1,7 @@
 //! Third pass: every shard writes its rows by part and form, what was dropped, and the verdict and
 //! evidence of every row read. Files stand in the order of the input, whoever wrote them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -15,9 +15,9 @@ use serde_json::{Map, Value, json};
 
 use super::global::{Decided, LINE};
 use super::map::Mapped;
-use super::record::{RowRecord, StoredFinding, read_lines, write_lines};
+use super::record::{Leak, RowRecord, StoredFinding, read_lines, write_lines};
 use super::{Control, CurateError, Plan, Progress};
-use crate::augment::Augmenter;
+use crate::augment::{Augmenter, Made};
 use crate::batch::{Batch, BatchBuilder, Row};
 use crate::curriculum::features;
 use crate::dataset::OutputFile;
@@ -42,6 +42,10 @@ pub(crate) struct Written {
     pub examples: Examples,
     /// Tried, fitted and accepted rows by transform, when rows are made from rows.
     pub augmented: BTreeMap<String, [u64; 3]>,
+    /// Evaluation items that rows of the shard leak.
+    pub leaked: BTreeSet<String>,
+    /// The first leaks, for the report.
+    pub leaks: Vec<Leak>,
     /// Rows to train on as a curriculum sees them, when there is one.
     pub lessons: Vec<Lesson>,
 }
@@ -55,6 +59,7 @@ pub(crate) struct Lesson {
     pub tokens: u32,
     pub steps: u32,
     pub constraints: u32,
+    pub ifd: Option<f64>,
     /// File of the set and line, from 1; the first of several repetitions.
     pub file: String,
     pub line: u64,
@@ -107,7 +112,7 @@ fn finished(plan: &Plan<'_>, shard: usize) -> Option<Written> {
 
 /// Lines that go to one file.
 #[derive(Default)]
-struct Lines {
+pub(crate) struct Lines {
     bytes: Vec<u8>,
     rows: u64,
 }
@@ -149,7 +154,8 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
                 fields.insert("provenance".into(), provenance(record, source.licence.as_deref()));
                 let lines = out.entry((part, form)).or_default();
                 if plan.config.curriculum.is_some() && part == Part::Train && times > 0 {
-                    let features = features(&row, kind(&batch, row.index()), None);
+                    let ifd = decided.ifd.get(row_number as usize).copied().flatten();
+                    let features = features(&row, kind(&batch, row.index()), ifd);
                     written.lessons.push(Lesson {
                         row: features.row,
                         kind: features.kind,
@@ -157,6 +163,7 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
                         tokens: features.tokens,
                         steps: features.steps,
                         constraints: features.constraints,
+                        ifd,
                         file: file_name(part, shard, form),
                         line: lines.rows + 1,
                         times,
@@ -183,16 +190,10 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
         .into_iter()
         .map(|(kind, lines)| (format!("made/{}", kind.replacen('/', &format!("/{shard:05}-"), 1)), lines));
     for (name, lines) in out.chain(made) {
-        if lines.rows > 0 {
-            write_atomic(&folder.join(&name), &lines.bytes).map_err(ShardError::Write)?;
-            let content_id = ContentId::of_bytes(&lines.bytes);
-            written.files.push(OutputFile {
-                path: name,
-                rows: lines.rows,
-                bytes: lines.bytes.len() as u64,
-                content_id,
-            });
-        }
+        written.files.extend(lines.write(folder, name)?);
+    }
+    if let Some(file) = leaks(folder, shard, &records, &mut written)? {
+        written.files.push(file);
     }
     examples(&records, &mut written.examples);
     let dropped: Vec<&RowRecord> = records.iter().filter(|record| record.verdict == "dropped").collect();
@@ -205,6 +206,47 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
     let text = serde_json::to_vec(&written).unwrap_or_default();
     write_atomic(&plan.work_file(shard, "written.json"), &text).map_err(ShardError::Write)?;
     Ok(written)
+}
+
+/// Leaks of one shard that a report shows at most.
+pub(crate) const LEAKS: usize = 50;
+
+/// The table of a shard's rows that leak evaluation items, both sides, one line a finding.
+fn leaks(
+    folder: &Path,
+    shard: usize,
+    records: &[RowRecord],
+    written: &mut Written,
+) -> Result<Option<OutputFile>, CurateError> {
+    let mut lines = Lines::default();
+    for record in records {
+        for leak in record.findings.iter().filter_map(|finding| Leak::new(&record.at, finding)) {
+            lines.push(&leak);
+            written.leaked.insert(leak.eval.clone());
+            if written.leaks.len() < LEAKS {
+                written.leaks.push(leak);
+            }
+        }
+    }
+    lines.write(folder, format!("decontamination/{shard:05}.jsonl"))
+}
+
+impl Lines {
+    pub fn push(&mut self, line: &impl Serialize) {
+        self.bytes.extend(serde_json::to_vec(line).unwrap_or_default());
+        self.bytes.push(b'\n');
+        self.rows += 1;
+    }
+
+    /// Writes the lines as a file of the set, if there are any.
+    pub fn write(self, folder: &Path, name: String) -> Result<Option<OutputFile>, CurateError> {
+        if self.rows == 0 {
+            return Ok(None);
+        }
+        write_atomic(&folder.join(&name), &self.bytes).map_err(ShardError::Write)?;
+        let (bytes, content_id) = (self.bytes.len() as u64, ContentId::of_bytes(&self.bytes));
+        Ok(Some(OutputFile { path: name, rows: self.rows, bytes, content_id }))
+    }
 }
 
 /// Rows made from a batch, by `class/form`, each naming its parents and its transform.
@@ -224,27 +266,32 @@ fn make(
         }
     }
     for row in made {
-        let mut builder = BatchBuilder::new();
-        builder.push(row.parents.first().copied().unwrap_or_default(), 0, 1, &row.body, &Map::new());
-        let (form, mut fields) = object(&builder.finish().row(0));
-        let parents = row.parents.iter().map(|parent| &records[(parent - first_row) as usize].at);
-        let class = serde_json::to_value(row.class).unwrap_or_default();
-        let name = format!("{}/{}.jsonl", class.as_str().unwrap_or_default(), form.name());
-        fields.insert(
-            "provenance".into(),
-            json!({
-                "parents": parents.collect::<Vec<_>>(),
-                "transform": row.transform,
-                "class": class,
-                "violates": row.violates,
-                "evidence": row.evidence,
-            }),
-        );
-        let lines = out.entry(name).or_default();
-        lines.rows += 1;
-        lines.bytes.extend(serde_json::to_vec(&fields).unwrap_or_default());
-        lines.bytes.push(b'\n');
+        let parents = row.parents.iter().map(|parent| records[(parent - first_row) as usize].at.clone()).collect();
+        let (name, line) = made_line(&row, parents, Map::new());
+        out.entry(name).or_default().push(&line);
     }
+}
+
+/// A made row as it is written, with its file within `made` as `class/form.jsonl`. `more` joins its
+/// provenance.
+pub(crate) fn made_line(row: &Made, parents: Vec<String>, more: Map<String, Value>) -> (String, Map<String, Value>) {
+    let mut builder = BatchBuilder::new();
+    builder.push(row.parents.first().copied().unwrap_or_default(), 0, 1, &row.body, &Map::new());
+    let (form, mut fields) = object(&builder.finish().row(0));
+    let class = serde_json::to_value(row.class).unwrap_or_default();
+    let name = format!("{}/{}.jsonl", class.as_str().unwrap_or_default(), form.name());
+    let mut provenance = json!({
+        "parents": parents,
+        "transform": row.transform,
+        "class": class,
+        "violates": row.violates,
+        "evidence": row.evidence,
+    });
+    if let Some(provenance) = provenance.as_object_mut() {
+        provenance.extend(more);
+    }
+    fields.insert("provenance".into(), provenance);
+    (name, fields)
 }
 
 fn file_name(part: Part, shard: usize, form: Form) -> String {
@@ -324,7 +371,7 @@ fn provenance(record: &RowRecord, licence: Option<&str>) -> Value {
 
 /// How often a row is written: the weight's whole part, and once more with its fraction as the
 /// chance, drawn by the row's number.
-fn repetitions(row: &Row<'_>, weight: f64, seed: u64) -> u64 {
+pub(crate) fn repetitions(row: &Row<'_>, weight: f64, seed: u64) -> u64 {
     let draw = mix(row.number() ^ mix(seed ^ 0x4d49_5800)) as f64 / u64::MAX as f64;
     weight.trunc() as u64 + u64::from(draw < weight.fract())
 }
@@ -368,16 +415,16 @@ fn evidence(
 }
 
 /// `file:line` of rows that went through the stages.
-struct Places<'a> {
-    plan: &'a Plan<'a>,
-    mapped: &'a Mapped,
-    decided: &'a Decided,
+pub(crate) struct Places<'a> {
+    pub plan: &'a Plan<'a>,
+    pub mapped: &'a Mapped,
+    pub decided: &'a Decided,
     /// The key file at hand.
-    open: Option<(usize, File)>,
+    pub open: Option<(usize, File)>,
 }
 
 impl Places<'_> {
-    fn of(&mut self, row: u32) -> Result<String, CurateError> {
+    pub fn of(&mut self, row: u32) -> Result<String, CurateError> {
         let shard = self.decided.starts.partition_point(|start| *start <= row) - 1;
         let path = self.plan.work_file(shard, "keys");
         let read = |source| ShardError::Read { path: path.clone(), source };
