@@ -12,25 +12,35 @@ mod boxed;
 mod chinese;
 mod choice;
 mod class;
+mod date;
 mod equal;
 mod extract;
 mod fold;
+mod json;
+mod latex;
 mod marker;
+mod math;
 mod number;
+mod quantity;
 mod thought;
 mod truth;
+mod unit;
 
 pub use class::classes;
 pub use equal::{EqualOptions, Percent, Units, equal};
 pub use extract::extract;
 
 use choice::Choice;
-use number::Number;
+use date::Date;
+use math::{Expr, Math, Scalar};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Version of extraction, canonical forms and equality together. It goes into every record: two
 /// records with the same version and the same text have the same answer.
 pub const VERSION: u32 = 1;
+
+/// Longest answer that is read as anything but text, in bytes.
+const MAX_LENGTH: usize = 4000;
 
 /// What sort of answer a question asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -92,9 +102,11 @@ pub struct Answer {
 /// The canonical value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
-    Number(Number),
+    Math(Math),
     Choice(Choice),
     Truth(bool),
+    Date(Date),
+    Json(serde_json::Value),
     Text(String),
 }
 
@@ -109,38 +121,69 @@ impl Answer {
 
     fn value_of(written: &str, options: &ExtractOptions) -> (Kind, Value) {
         let known = |kind| options.kind == kind;
-        if known(Kind::Text) {
+        if written.len() > MAX_LENGTH && !known(Kind::Json) {
             return (Kind::Text, Value::Text(fold::words(written)));
         }
-        if (known(Kind::Choice) || options.kind == Kind::Auto)
+        let may = |kind| known(kind) || known(Kind::Auto);
+        if may(Kind::Json)
+            && let Some(value) = json::read(written, known(Kind::Json))
+        {
+            return (Kind::Json, Value::Json(value));
+        }
+        if may(Kind::Choice)
             && let Some(choice) = choice::read(written, &options.choices, known(Kind::Choice))
         {
             return (Kind::Choice, Value::Choice(choice));
         }
-        if (known(Kind::YesNo) || options.kind == Kind::Auto)
+        if may(Kind::YesNo)
             && let Some(truth) = truth::read(written, known(Kind::YesNo))
         {
             return (Kind::YesNo, Value::Truth(truth));
         }
-        let folded = fold::characters(written);
-        let bare = folded.trim_matches(|c: char| c.is_whitespace() || "$*.".contains(c));
-        if let Some((number, used)) = number::scan(bare, options.decimal_comma)
-            && used == bare.len()
+        if may(Kind::Date)
+            && let Some(date) = date::read(written)
         {
-            return (Kind::Number, Value::Number(number));
+            return (Kind::Date, Value::Date(date));
+        }
+        if !known(Kind::Text) {
+            let bare = fold::bare(written);
+            let math =
+                quantity::read(&bare, options.decimal_comma).or_else(|| math::read(&bare, options.decimal_comma));
+            if let Some(math) = math.filter(|m| !matches!(m, Math::Word(_))) {
+                let number = matches!(&math, Math::Scalar(s) if math::eval::exact(&s.value).is_some());
+                return (if number { Kind::Number } else { Kind::Math }, Value::Math(math));
+            }
         }
         (Kind::Text, Value::Text(fold::words(written)))
     }
 
-    /// The canonical form: reading it gives the same value again.
+    /// The canonical form. Of numbers it is the exact value with percent sign and unit; of other
+    /// formulas the notation without markup, since equal formulas have no one form. Read again as its
+    /// own kind it gives itself.
     pub fn canonical(&self) -> String {
         match &self.value {
-            Value::Number(number) => number.value.to_string(),
+            Value::Math(Math::Scalar(Scalar { value, percent, unit })) if math::eval::exact(value).is_some() => {
+                let number = math::eval::exact(value).unwrap_or_default();
+                let percent = if *percent { "%" } else { "" };
+                match unit {
+                    Some(unit) => format!("{number}{percent} {}", unit.name),
+                    None => format!("{number}{percent}"),
+                }
+            }
+            Value::Math(_) => fold::bare(&self.written),
             Value::Choice(choice) => choice.letters.iter().collect(),
             Value::Truth(true) => "yes".to_string(),
             Value::Truth(false) => "no".to_string(),
+            Value::Date(date) => date.to_string(),
+            Value::Json(value) => json::canonical(value),
             Value::Text(text) => text.clone(),
         }
+    }
+
+    /// The answer a number found in running text is.
+    pub(crate) fn of_number(written: &str, number: number::Number) -> Self {
+        let value = Value::Math(Math::scalar(Expr::Number(number)));
+        Self { written: written.to_string(), kind: Kind::Number, value }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 /// Longest text between two boxes that belong together, in bytes.
-const JOIN: usize = 24;
+const JOIN: usize = 40;
 
 /// The boxes that hold the answer, in order; empty when there is none.
 pub fn last(text: &str) -> Vec<&str> {
@@ -19,14 +19,33 @@ pub fn last(text: &str) -> Vec<&str> {
     found[first..].iter().map(|r| text[r.clone()].trim()).collect()
 }
 
+/// Where the box with this content, a part of `text`, ends: behind its closing brace.
+pub fn end(text: &str, content: &str) -> usize {
+    let at = (content.as_ptr() as usize).saturating_sub(text.as_ptr() as usize) + content.len();
+    text[at..].find('}').map_or(text.len(), |brace| at + brace + 1)
+}
+
 /// Where the command of a box begins.
 fn opening(text: &str, inner: &Range<usize>) -> usize {
     text[..inner.start].rfind('\\').unwrap_or(inner.start)
 }
 
-/// Whether the text between two boxes only joins them. A new line or a sentence in between does not.
+/// Whether the text between two boxes only joins them: no letters, or an "and", "or" or comma among few words
+/// ("\\boxed{1} papers and \\boxed{2} bins", "y_1 = \\boxed{…} and y_2 = \\boxed{…}"). A new paragraph or
+/// sentence does not.
 fn joined(between: &str) -> bool {
-    between.len() <= JOIN && !between.contains("\n\n") && !between.contains(". ") && !between.contains('=')
+    if between.len() > JOIN || between.contains("\n\n") || between.contains(". ") {
+        return false;
+    }
+    let words: Vec<&str> = between
+        .split(|c: char| !c.is_alphabetic())
+        .filter(|w| !w.is_empty() && !["quad", "qquad", "text", "left", "right"].contains(w))
+        .collect();
+    let joins = |w: &&str| ["and", "or", "和", "或"].contains(w);
+    if between.contains('=') {
+        return words.iter().any(joins) && words.iter().all(|w| joins(w) || w.len() == 1);
+    }
+    words.is_empty() || words.iter().any(joins)
 }
 
 /// Contents of every outermost box.

@@ -8,7 +8,10 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Zero};
 
-use super::number::{MAX_DIGITS, Number};
+use super::number::Number;
+
+/// Longest run of numeral characters that is a number.
+const MAX_LENGTH: usize = 64;
 
 /// The longest Chinese numeral at the start of `text`, and its length in bytes.
 pub fn scan(text: &str) -> Option<(Number, usize)> {
@@ -59,7 +62,7 @@ fn part(text: &str) -> Option<(BigRational, usize)> {
     if let Some((value, _, used)) = decimal(text) {
         return Some((value, used));
     }
-    super::number::digits(text, false).map(|(number, used)| (number.value, used))
+    super::number::digits(text, super::number::Style::default()).map(|(number, used)| (number.value, used))
 }
 
 /// An unsigned numeral with an optional 点 part: (value, has a 点 part, bytes).
@@ -69,7 +72,7 @@ fn decimal(text: &str) -> Option<(BigRational, bool, usize)> {
     let Some(tail) = text[used..].strip_prefix('点') else {
         return Some((whole, false, used));
     };
-    let places: Vec<u32> = tail.chars().map_while(digit).take(MAX_DIGITS).collect();
+    let places: Vec<u32> = tail.chars().map_while(digit).take(MAX_LENGTH).collect();
     if places.is_empty() {
         return Some((whole, false, used));
     }
@@ -85,7 +88,7 @@ fn decimal(text: &str) -> Option<(BigRational, bool, usize)> {
 /// An unsigned whole number and its bytes.
 fn integer(text: &str) -> Option<(BigInt, usize)> {
     let numeral: Vec<char> =
-        text.chars().take_while(|c| digit(*c).is_some() || place(*c).is_some()).take(MAX_DIGITS).collect();
+        text.chars().take_while(|c| digit(*c).is_some() || place(*c).is_some()).take(MAX_LENGTH).collect();
     if numeral.is_empty() {
         return None;
     }

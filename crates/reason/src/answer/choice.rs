@@ -30,7 +30,7 @@ static WHOLE: LazyLock<Regex> = LazyLock::new(|| {
 static SEVERAL: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r"(?x)^ (?: (?i:options|choices|选项?)\s* )? (?:
-        (?: [(\[]?[A-J][)\]]? (?: \s*(?:,|;|、|，|&|和|与|及|and|or)\s* (?:and\s+)? | \s+ | (?-x:) ) )+ ) $",
+        (?: [(\[]?[A-J][)\]]? (?: \s*(?:,|;|、|，|&|和|与|及|and)\s* (?:and\s+)? | \s+ | (?-x:) ) )+ ) $",
     )
     .expect("a fixed pattern")
 });
@@ -77,6 +77,13 @@ fn by_text(text: &str, options: &[String]) -> Option<Choice> {
     Some(Choice { letters: vec![(b'A' + index as u8) as char], text: Some(folded) })
 }
 
+/// The letter a text begins with: "A. Because B is not valid".
+pub fn leading(text: &str) -> Option<char> {
+    let text = text.trim_start_matches(['(', '[', '*']);
+    let letter = text.chars().next().filter(|c| ('A'..=LAST).contains(c))?;
+    text[1..].starts_with(['.', ')', ']', ':']).then_some(letter)
+}
+
 /// Option letters standing alone in a text, in order.
 pub fn all(text: &str) -> Vec<char> {
     let text = plain(text);
@@ -86,7 +93,9 @@ pub fn all(text: &str) -> Vec<char> {
         let (Some(whole), Some(letter)) = (captures.get(0), captures.get(2)) else { break };
         let next = text[letter.end()..].chars().next();
         let bare = captures[1].is_empty() && captures[3].is_empty();
-        let article = bare && captures.get(4).is_some() && (letter.as_str() == "A" || letter.as_str() == "I");
+        let word = captures.get(4).map(|w| w.as_str().trim());
+        let article =
+            bare && word.is_some_and(|w| w != "or" && w != "and") && (letter.as_str() == "A" || letter.as_str() == "I");
         if !next.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '\'' || c == '’') && !article {
             found.extend(letter.as_str().chars());
         }

@@ -1,12 +1,8 @@
 //! Whether a prediction is the gold answer.
 
-use num_bigint::BigInt;
-use num_rational::BigRational;
-use num_traits::{Signed, ToPrimitive};
 use serde::{Deserialize, Serialize};
 
-use super::number::Number;
-use super::{Answer, Value, fold};
+use super::{Answer, Value, fold, json, math};
 
 /// What a percent sign is worth.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,31 +52,35 @@ impl Default for EqualOptions {
 }
 
 /// Whether `pred` is the answer `gold`.
+///
+/// Reflexive, and symmetric but for two policies: [`Percent::Gold`], and inequalities, which count
+/// for the interval they describe only where the gold answer is the inequality.
 pub fn equal(gold: &Answer, pred: &Answer, options: &EqualOptions) -> bool {
-    let words = || fold::words(&gold.written) == fold::words(&pred.written);
+    let plain = || fold::plain(&gold.written) == fold::plain(&pred.written);
     match (&gold.value, &pred.value) {
-        (Value::Number(a), Value::Number(b)) => numbers(a, b, options.places),
+        (a, b) if a == b => true,
+        (Value::Math(a), Value::Math(b)) => math::same(a, b, options),
         (Value::Choice(a), Value::Choice(b)) => {
             a.letters == b.letters || (a.text.is_some() && a.text == b.text && a.letters.len() == 1)
         }
         (Value::Choice(c), Value::Text(t)) | (Value::Text(t), Value::Choice(c)) => {
-            c.text.as_ref() == Some(t) || words()
+            c.text.as_ref() == Some(t) || plain()
         }
-        (Value::Truth(a), Value::Truth(b)) => a == b,
-        (Value::Text(a), Value::Text(b)) => a == b,
-        _ => words(),
+        (Value::Truth(_), Value::Truth(_)) => false,
+        // one word, written in pieces by one side: "yya o" is "yyao"
+        (Value::Text(a), Value::Text(b)) if one_word(a) != one_word(b) => joined(a) == joined(b) || plain(),
+        (Value::Date(a), Value::Date(b)) => {
+            (a.month, a.day) == (b.month, b.day) && (a.year.is_none() || b.year.is_none())
+        }
+        (Value::Json(a), Value::Json(b)) => json::same(a, b),
+        _ => plain(),
     }
 }
 
-/// Equal exactly, or to `places` decimals when one of them may have been rounded.
-fn numbers(a: &Number, b: &Number, places: u32) -> bool {
-    if a.value == b.value {
-        return true;
-    }
-    if !a.decimal && !b.decimal {
-        return false;
-    }
-    let difference = (&a.value - &b.value).abs();
-    difference < BigRational::new(BigInt::from(1), BigInt::from(10).pow(places.min(100)))
-        && difference.to_f64().is_some_and(f64::is_finite)
+fn one_word(text: &str) -> bool {
+    !text.contains([' ', '-'])
+}
+
+fn joined(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).collect()
 }

@@ -137,10 +137,11 @@ const NAMES: &[(char, &str)] = &[
 /// in front; single letters written apart ("y a j o", "y-a-j-o") are the word they spell.
 pub fn words(text: &str) -> String {
     let lower = characters(text).to_lowercase();
-    let mut folded = lower.split_whitespace().collect::<Vec<_>>().join(" ");
+    let joined = lower.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut folded = joined.as_str();
     loop {
-        let inner = folded.trim_matches(|c: char| c.is_whitespace() || "\"'`*.,;:!?".contains(c)).to_string();
-        let inner = ["the ", "a ", "an "].iter().find_map(|a| inner.strip_prefix(a)).unwrap_or(&inner).to_string();
+        let inner = folded.trim_matches(|c: char| c.is_whitespace() || "\"'`*.,;:!?".contains(c));
+        let inner = ["the ", "a ", "an "].iter().find_map(|a| inner.strip_prefix(a)).unwrap_or(inner);
         if inner == folded {
             break;
         }
@@ -150,5 +151,71 @@ pub fn words(text: &str) -> String {
     if parts.len() > 1 && parts.iter().all(|p| p.len() == 1 && p.as_bytes()[0].is_ascii_alphabetic()) {
         return parts.concat();
     }
-    folded
+    folded.to_string()
+}
+
+/// A formula without what encloses it: dollar signs and brackets of LaTeX environments, Markdown
+/// stars, quotes, a final full stop. A dollar sign without a partner is money.
+pub fn bare(text: &str) -> String {
+    let mut text = characters(text);
+    while text.len() <= MAX_BARE {
+        let mut inner = text.trim().trim_end_matches('\\').trim();
+        inner = inner.trim_matches(|c| "\"`".contains(c));
+        inner = inner.strip_suffix("**").unwrap_or(inner);
+        inner = inner.strip_prefix("**").unwrap_or(inner);
+        inner = inner
+            .strip_suffix(['.', '。', ',', '，', ';', ':', '!'])
+            .filter(|_| !inner.ends_with("\\!"))
+            .unwrap_or(inner);
+        for (open, close) in [("\\[", "\\]"), ("\\(", "\\)"), ("\\boxed{", "}"), ("\\fbox{", "}"), ("\\text{", "}")] {
+            if let Some(content) = inner.strip_prefix(open).and_then(|i| i.strip_suffix(close))
+                && !content.contains(open)
+                && balanced(content)
+            {
+                inner = content;
+            }
+        }
+        let dollars = inner.replace("\\$", "").matches('$').count();
+        let next = if dollars >= 2 && dollars % 2 == 0 {
+            let kept = inner.replace("\\$", "\u{1}").replace('$', " ");
+            kept.replace('\u{1}', "\\$")
+        } else {
+            inner.to_string()
+        };
+        if next == text {
+            return text;
+        }
+        text = next;
+    }
+    text
+}
+
+/// Longest formula whose enclosing marks are taken off, in bytes.
+const MAX_BARE: usize = 4000;
+
+/// Whether braces close in order.
+fn balanced(text: &str) -> bool {
+    let mut depth = 0_i32;
+    for c in text.chars() {
+        depth += match c {
+            '{' => 1,
+            '}' => -1,
+            _ => 0,
+        };
+        if depth < 0 {
+            return false;
+        }
+    }
+    depth == 0
+}
+
+/// The words of an answer without LaTeX around them: `\text{Even}` and `Even` are the same.
+pub fn plain(text: &str) -> String {
+    let mut plain = bare(text);
+    for command in ["\\textbf", "\\text", "\\mathrm", "\\mathbf", "\\mbox", "\\left", "\\right", "\\,", "\\ "] {
+        if plain.contains(command) {
+            plain = plain.replace(command, "");
+        }
+    }
+    words(&plain.replace(['{', '}', '$'], ""))
 }

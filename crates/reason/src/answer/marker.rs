@@ -22,13 +22,30 @@ static MARKER: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a fixed pattern")
 });
 
-/// The text behind the last marker, without what closes the marker itself.
-pub fn after_last(text: &str) -> Option<&str> {
-    let last = MARKER.find_iter(text).last().map(|found| &text[found.end()..]);
-    let line = text.trim_end().rsplit('\n').next().unwrap_or("");
-    let labelled = ["A:", "A：", "Ans:"].iter().find_map(|label| line.trim_start().strip_prefix(label));
-    let rest = labelled.or(last)?;
-    Some(rest.trim_start_matches(|c: char| c.is_whitespace() || "*:：".contains(c)))
+/// Most markers looked back at.
+const BACK: usize = 8;
+/// Longest last line behind a bare "A:", in bytes.
+const LABELLED: usize = 60;
+
+/// The texts behind the markers, the last one first, each up to the next marker: what stands behind
+/// the last may be nothing ("The answer (in words) is …" after the number was given).
+pub fn behind(text: &str) -> Vec<&str> {
+    let mut found: Vec<(usize, usize)> = MARKER.find_iter(text).map(|m| (m.start(), m.end())).collect();
+    let line = text.trim_end().rsplit('\n').next().unwrap_or("").trim_start();
+    let start = line.as_ptr() as usize - text.as_ptr() as usize;
+    if let Some(label) = ["A:", "A：", "Ans:"].iter().find(|label| line.starts_with(**label))
+        && line.len() <= LABELLED
+        && found.last().is_none_or(|(_, end)| *end <= start)
+    {
+        found.push((start, start + label.len()));
+    }
+    let mut until = text.len();
+    let mut texts = Vec::new();
+    for (start, end) in found.into_iter().rev().take(BACK) {
+        texts.push(text[end..until].trim_start_matches(|c: char| c.is_whitespace() || "*:：".contains(c)));
+        until = start;
+    }
+    texts
 }
 
 /// The first sentence of what stands behind a marker: to the end of its line, or to a full stop that
@@ -62,9 +79,10 @@ mod tests {
             ("答案是 7", "7"),
             ("2 + 2 = 4\nA: 4", "4"),
         ] {
-            assert_eq!(after_last(text).map(sentence), Some(expected), "{text}");
+            assert_eq!(behind(text).first().map(|t| sentence(t)), Some(expected), "{text}");
         }
-        assert_eq!(after_last("A: Let's think.\nIt is 5."), None);
-        assert_eq!(after_last("I answered two questions"), None);
+        assert!(behind("A: Let's think.\nIt is 5.").is_empty());
+        assert!(behind("I answered two questions").is_empty());
+        assert_eq!(behind("The answer is 5. The answer (words) is five."), ["five.", "5. The "]);
     }
 }

@@ -13,7 +13,7 @@ use num_traits::{One, Zero};
 use super::chinese;
 
 /// Longest run of digits that is a number.
-pub const MAX_DIGITS: usize = 1000;
+pub const MAX_DIGITS: usize = 400;
 /// Largest exponent of ten.
 pub const MAX_EXPONENT: u32 = 1000;
 
@@ -24,8 +24,17 @@ pub struct Number {
     pub decimal: bool,
 }
 
+/// Which marks belong to a number.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Style {
+    /// A comma is the decimal mark and a point separates thousands.
+    pub decimal_comma: bool,
+    /// A space may separate thousands.
+    pub spaces: bool,
+}
+
 /// The number that starts `text`: (number, bytes used). A sign may stand in front.
-pub fn scan(text: &str, decimal_comma: bool) -> Option<(Number, usize)> {
+pub fn scan(text: &str, style: Style) -> Option<(Number, usize)> {
     let (negative, start) = match text.as_bytes().first()? {
         b'-' => (true, 1),
         b'+' => (false, 1),
@@ -33,9 +42,8 @@ pub fn scan(text: &str, decimal_comma: bool) -> Option<(Number, usize)> {
     };
     let start = start + text[start..].len() - text[start..].trim_start_matches(' ').len();
     let body = &text[start..];
-    let (mut number, used) = digits(body, decimal_comma)
-        .map(|found| extended(body, found, decimal_comma))
-        .or_else(|| chinese::scan(body))?;
+    let (mut number, used) =
+        digits(body, style).map(|found| extended(body, found, style)).or_else(|| chinese::scan(body))?;
     if negative {
         number.value = -number.value;
     }
@@ -43,15 +51,15 @@ pub fn scan(text: &str, decimal_comma: bool) -> Option<(Number, usize)> {
 }
 
 /// Exponent, fraction or mixed part behind plain digits.
-fn extended(text: &str, (number, used): (Number, usize), decimal_comma: bool) -> (Number, usize) {
+fn extended(text: &str, (number, used): (Number, usize), style: Style) -> (Number, usize) {
     let rest = &text[used..];
-    if let Some((power, more)) = exponent(rest) {
+    if let Some((power, more)) = exponent(rest).or_else(|| scale(rest)) {
         return (Number { value: number.value * power, decimal: number.decimal }, used + more);
     }
     let over = |text: &str| -> Option<(BigRational, usize)> {
         let trimmed = text.trim_start_matches(' ');
         let below = trimmed.strip_prefix('/')?.trim_start_matches(' ');
-        let (denominator, more) = digits(below, decimal_comma)?;
+        let (denominator, more) = digits(below, style)?;
         let after = below[more..].trim_start();
         // 3/4/2024 is a date
         (!denominator.value.is_zero() && !after.starts_with('/'))
@@ -63,7 +71,7 @@ fn extended(text: &str, (number, used): (Number, usize), decimal_comma: bool) ->
     if number.value.is_integer()
         && !number.decimal
         && let Some(tail) = rest.strip_prefix(' ')
-        && let Some((numerator, n)) = digits(tail, decimal_comma)
+        && let Some((numerator, n)) = digits(tail, style)
         && numerator.value.is_integer()
         && tail[n..].starts_with('/')
         && let Some((denominator, d)) = over(&tail[n..])
@@ -102,16 +110,39 @@ fn exponent(text: &str) -> Option<(BigRational, usize)> {
     Some((if negative { BigRational::one() / ten } else { ten }, text.len() - rest.len()))
 }
 
+/// "million", 万, 亿: (factor, bytes).
+fn scale(text: &str) -> Option<(BigRational, usize)> {
+    let trimmed = text.trim_start_matches(' ');
+    let spaces = text.len() - trimmed.len();
+    for (word, power) in [("万亿", 12), ("亿", 8), ("万", 4), ("千", 3), ("百", 2)] {
+        // 千米 and 千克 are units, 百分之 a fraction
+        if let Some(rest) = trimmed.strip_prefix(word)
+            && !rest.starts_with(['米', '克', '瓦', '卡', '焦', '分'])
+        {
+            return Some((BigRational::from_integer(BigInt::from(10).pow(power)), spaces + word.len()));
+        }
+    }
+    for (word, power) in [("hundred", 2), ("thousand", 3), ("million", 6), ("billion", 9), ("trillion", 12)] {
+        if let Some(rest) = trimmed.strip_prefix(word)
+            && !rest.starts_with(|c: char| c.is_ascii_alphabetic())
+        {
+            return Some((BigRational::from_integer(BigInt::from(10).pow(power)), spaces + word.len()));
+        }
+    }
+    None
+}
+
 /// Unsigned digits with separators and a decimal mark: (number, bytes).
-pub fn digits(text: &str, decimal_comma: bool) -> Option<(Number, usize)> {
-    let mark = if decimal_comma { ',' } else { '.' };
+pub fn digits(text: &str, style: Style) -> Option<(Number, usize)> {
+    let mark = if style.decimal_comma { ',' } else { '.' };
     let run = |s: &str| s.bytes().take_while(u8::is_ascii_digit).count();
     let mut used = run(text);
     let mut whole = text[..used].to_string();
     if (1..=3).contains(&used) {
-        let separator = separators(decimal_comma).into_iter().find(|s| grouped(&text[used..], s));
+        let separator = separators(style).find(|s| grouped(&text[used..], s));
         while let Some(separator) = separator
             && grouped(&text[used..], separator)
+            && whole.len() <= MAX_DIGITS
         {
             let group = used + separator.len();
             whole.push_str(&text[group..group + 3]);
@@ -133,36 +164,40 @@ pub fn digits(text: &str, decimal_comma: bool) -> Option<(Number, usize)> {
     Some((Number { value, decimal: !places.is_empty() }, used))
 }
 
-fn separators(decimal_comma: bool) -> [&'static str; 5] {
-    let thousands = if decimal_comma { "." } else { "," };
-    [thousands, "{,}", ",\\!", "'", " "]
+fn separators(style: Style) -> impl Iterator<Item = &'static str> {
+    let thousands = if style.decimal_comma { "." } else { "," };
+    [thousands, "{,}", ",\\!", ",\\! ", "{, }", " {, }", " {,} ", "'"].into_iter().chain(style.spaces.then_some(" "))
 }
 
 /// Whether a separator and exactly three digits follow.
 fn grouped(text: &str, separator: &str) -> bool {
-    text.strip_prefix(separator).is_some_and(|tail| tail.bytes().take_while(u8::is_ascii_digit).count() == 3)
+    text.strip_prefix(separator).is_some_and(|tail| tail.bytes().take(4).take_while(u8::is_ascii_digit).count() == 3)
 }
 
 /// Every number in a text that is not part of a word, in order. A minus sign belongs to the number
 /// unless it stands directly behind a digit, a letter or a bracket (16-3).
-pub fn all(text: &str, decimal_comma: bool) -> impl Iterator<Item = (Number, std::ops::Range<usize>)> + '_ {
+pub fn all(text: &str, style: Style) -> impl Iterator<Item = (Number, std::ops::Range<usize>)> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
         while at < text.len() {
             let before = text[..at].chars().next_back();
             let c = text[at..].chars().next()?;
-            let inside = before.is_some_and(|b| b.is_ascii_alphabetic() || b == '_');
+            // part of a word, an index or a power (m^{2}) is no number of its own
+            let inside = before.is_some_and(|b| b.is_ascii_alphabetic() || "_^".contains(b))
+                || text[..at].ends_with("^{")
+                || text[..at].ends_with("_{");
             let signed = c == '-' && !before.is_some_and(|b| b.is_alphanumeric() || ")]}".contains(b));
             let begins = (c.is_ascii_digit() && !inside)
                 || (signed && text[at + 1..].starts_with(|c: char| c.is_ascii_digit() || c == '.'))
                 || (c == '.' && !inside && !before.is_some_and(|b| b.is_ascii_digit()))
                 || (!c.is_ascii() && chinese_begins(&text[at..], before));
-            if begins && let Some((number, used)) = scan(&text[at..], decimal_comma) {
+            if begins && let Some((number, used)) = scan(&text[at..], style) {
                 let range = at..at + used;
                 at += used;
                 return Some((number, range));
             }
-            at += if inside && c.is_ascii_digit() {
+            // digits that are no number are passed over together
+            at += if c.is_ascii_digit() {
                 text[at..].bytes().take_while(u8::is_ascii_digit).count()
             } else {
                 c.len_utf8()
@@ -188,8 +223,11 @@ fn chinese_begins(text: &str, before: Option<char>) -> bool {
 mod tests {
     use super::*;
 
+    const WHOLE: Style = Style { decimal_comma: false, spaces: true };
+    const COMMA: Style = Style { decimal_comma: true, spaces: true };
+
     fn value(text: &str) -> Option<String> {
-        scan(text, false).filter(|(_, used)| *used == text.len()).map(|(n, _)| n.value.to_string())
+        scan(text, WHOLE).filter(|(_, used)| *used == text.len()).map(|(n, _)| n.value.to_string())
     }
 
     #[test]
@@ -220,15 +258,15 @@ mod tests {
 
     #[test]
     fn the_comma_is_a_decimal_mark_only_when_told() {
-        let comma = |text| scan(text, true).map(|(n, used)| (n.value.to_string(), used));
+        let comma = |text| scan(text, COMMA).map(|(n, used)| (n.value.to_string(), used));
         assert_eq!(comma("1,22"), Some(("61/50".into(), 4)));
         assert_eq!(comma("1.000,5"), Some(("2001/2".into(), 7)));
-        assert_eq!(scan("1,22", false).map(|(n, used)| (n.value.to_string(), used)), Some(("1".into(), 1)));
+        assert_eq!(scan("1,22", WHOLE).map(|(n, used)| (n.value.to_string(), used)), Some(("1".into(), 1)));
     }
 
     #[test]
     fn numbers_inside_words_are_no_numbers() {
-        let found = |text| all(text, false).map(|(n, _)| n.value.to_string()).collect::<Vec<_>>();
+        let found = |text| all(text, Style::default()).map(|(n, _)| n.value.to_string()).collect::<Vec<_>>();
         assert_eq!(found("AZYUK2A"), Vec::<String>::new());
         assert_eq!(found("16-3=13, then -5 of x2"), ["16", "3", "13", "-5"]);
         assert_eq!(found("共有十二个，另一些不算"), ["12"]);
