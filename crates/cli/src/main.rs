@@ -6,6 +6,7 @@
 
 mod adapter_inspection;
 mod adapter_profile;
+mod answer_rows;
 mod answer_view;
 mod architecture;
 mod bench;

@@ -51,8 +51,8 @@ struct Compared {
 
 /// Runs the command.
 pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
-    let kind = answer_rows::kind(&args.r#type)
-        .ok_or_else(|| Failure::usage(format!("type `{}` is unknown", args.r#type)))?;
+    let kind =
+        answer_rows::kind(&args.r#type).ok_or_else(|| Failure::usage(format!("type `{}` is unknown", args.r#type)))?;
     let percent: Percent = serde_json::from_value(Value::String(args.percent.clone()))
         .map_err(|_| Failure::usage(format!("percent `{}` is none of gold, fraction, dropped", args.percent)))?;
     let preset = ExtractOptions { kind, decimal_comma: args.decimal_comma, ..ExtractOptions::default() };
@@ -63,9 +63,7 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     let agree = rows.iter().filter(|r| r.expect == Some(r.equal)).count();
     let right = rows.iter().filter(|r| r.equal).count();
     if args.json {
-        let result = |r: &Compared| {
-            json!({"id": r.id, "equal": r.equal, "gold": r.golds.first(), "pred": r.pred, "expect": r.expect})
-        };
+        let result = |r: &Compared| json!({"id": r.id, "equal": r.equal, "gold": r.golds.first(), "pred": r.pred, "expect": r.expect});
         console.line(json!({"extractor_version": VERSION, "rows": rows.len(), "equal": right,
             "labelled": labelled, "agreeing": agree,
             "agreement": (labelled > 0).then(|| agree as f64 / labelled as f64),

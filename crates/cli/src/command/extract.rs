@@ -62,8 +62,8 @@ impl Read {
 
 /// Runs the command.
 pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
-    let kind = answer_rows::kind(&args.r#type)
-        .ok_or_else(|| Failure::usage(format!("type `{}` is unknown", args.r#type)))?;
+    let kind =
+        answer_rows::kind(&args.r#type).ok_or_else(|| Failure::usage(format!("type `{}` is unknown", args.r#type)))?;
     let preset = ExtractOptions { kind, decimal_comma: args.decimal_comma, ..ExtractOptions::default() };
     let rows = answer_rows::read(&args.file, |row| Read::of(row, &preset))?;
     let texts: usize = rows.iter().map(|r| r.answers.len()).sum();
@@ -80,9 +80,11 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
                 "correct": (!r.golds.is_empty()).then_some(correct), "vote": r.vote()})
         };
         let rows_json: Vec<_> = rows.iter().map(row).collect();
-        console.line(json!({"extractor_version": VERSION, "rows": rows.len(), "texts": texts, "without_answer": none,
+        console.line(
+            json!({"extractor_version": VERSION, "rows": rows.len(), "texts": texts, "without_answer": none,
             "judged": of, "correct": right, "accuracy": share(right, of),
-            "vote_accuracy": share(voted, judged.len()), "results": rows_json}))?;
+            "vote_accuracy": share(voted, judged.len()), "results": rows_json}),
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     for r in &rows {

@@ -12,8 +12,10 @@ mod check;
 mod config;
 mod data;
 mod demo;
+mod equal;
 mod eval;
 mod export;
+mod extract;
 mod generate;
 mod init;
 mod inspect;
@@ -39,6 +41,8 @@ pub enum Command {
     Quantize(quantize::Args),
     Config(config::Args),
     Eval(eval::Args),
+    Extract(extract::Args),
+    Equal(equal::Args),
     Annotate(annotate::Args),
     Demo(demo::Args),
     Bench(bench::Args),
@@ -62,6 +66,8 @@ impl Command {
             Self::Quantize(args) => quantize::run(args, console),
             Self::Config(args) => config::run(args, console),
             Self::Eval(args) => eval::run(args, console),
+            Self::Extract(args) => extract::run(args, console),
+            Self::Equal(args) => equal::run(args, console),
             Self::Annotate(args) => annotate::run(args, console),
             Self::Demo(args) => demo::run(args, console),
             Self::Bench(args) => bench::run(args, console),

@@ -176,7 +176,7 @@ pub fn bare(text: &str) -> String {
             }
         }
         let dollars = inner.replace("\\$", "").matches('$').count();
-        let next = if dollars >= 2 && dollars % 2 == 0 {
+        let next = if dollars >= 2 && dollars.is_multiple_of(2) {
             let kept = inner.replace("\\$", "\u{1}").replace('$', " ");
             kept.replace('\u{1}', "\\$")
         } else {

@@ -11,7 +11,8 @@ pub fn read(text: &str, known: bool) -> Option<Value> {
     let text = text.trim();
     let inner = text.strip_prefix("```json").or_else(|| text.strip_prefix("```")).unwrap_or(text);
     let inner = inner.strip_suffix("```").unwrap_or(inner).trim();
-    if !known && !(inner.starts_with('{') && inner.contains('"') || inner.starts_with('[') && inner.contains('"')) {
+    let structured = inner.starts_with(['{', '[']) && inner.contains('"');
+    if !known && !structured {
         return None;
     }
     // serde_json bounds the depth at 128
