@@ -158,31 +158,37 @@ impl<'g, 'a> Session<'g, 'a> {
     pub fn score(&mut self, sequence: usize, suffix: &[u32], choices: &[u32]) -> Result<Vec<f32>, DecodeError> {
         let ended = self.ended.get(&sequence).ok_or(DecodeError::Gone { sequence })?;
         let tokens = ended.tokens(&self.generator.end_ids, suffix);
+        // With nothing new to feed there are no logits to read: then all is fed anew.
+        let cache = if ended.cache.len() < tokens.len() { ended.cache.clone() } else { self.generator.empty.clone() };
+        self.read(sequence, tokens, cache, choices)
+    }
+
+    /// Log-probabilities of `choices` as the token after `prompt`. Nothing is drawn and nothing is kept.
+    ///
+    /// # Errors
+    /// Faults of the prompt; a logit that is not a number.
+    pub fn score_prompt(&mut self, prompt: &[u32], choices: &[u32]) -> Result<Vec<f32>, DecodeError> {
+        self.read(self.next, prompt.to_vec(), self.generator.empty.clone(), choices)
+    }
+
+    fn read(
+        &mut self,
+        sequence: usize,
+        tokens: Vec<u32>,
+        mut cache: KvCache,
+        choices: &[u32],
+    ) -> Result<Vec<f32>, DecodeError> {
         let request = Request { prompt_ids: tokens, ..Request::default() };
         self.generator.check(std::slice::from_ref(&request))?;
-        let mut cache = ended.cache.clone();
-        let mut fed = cache.len().min(request.prompt_ids.len() - 1);
-        if fed < cache.len() {
-            // Nothing new to feed: the logits after the last token are not held, so all is fed anew.
-            (cache, fed) = (self.generator.empty.clone(), 0);
-        }
+        let fed = cache.len();
         let mut row = Vec::new();
         for piece in request.prompt_ids[fed..].chunks(PREFILL_TOKENS) {
             row = self.generator.model.step(&mut [(piece, &mut cache)]).row(0).to_vec();
         }
         self.prefilled += request.prompt_ids.len() - fed;
         let position = request.prompt_ids.len();
-        choices
-            .iter()
-            .map(|id| {
-                log_softmax_at(&row, *id).map_err(|token| DecodeError::NonFinite {
-                    request: sequence,
-                    position,
-                    token,
-                    value: row[token],
-                })
-            })
-            .collect()
+        let broken = |token: usize| DecodeError::NonFinite { request: sequence, position, token, value: row[token] };
+        choices.iter().map(|id| log_softmax_at(&row, *id).map_err(broken)).collect()
     }
 
     /// Takes these tokens next, before anything is drawn again for a running sequence; false when it is

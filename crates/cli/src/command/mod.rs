@@ -21,6 +21,7 @@ mod init;
 mod inspect;
 mod plan;
 mod quantize;
+mod reason;
 mod selftest;
 mod tokens;
 mod train;
@@ -41,6 +42,7 @@ pub enum Command {
     Quantize(quantize::Args),
     Config(config::Args),
     Eval(eval::Args),
+    Reason(Box<reason::Args>),
     Extract(extract::Args),
     Equal(equal::Args),
     Annotate(annotate::Args),
@@ -66,6 +68,7 @@ impl Command {
             Self::Quantize(args) => quantize::run(args, console),
             Self::Config(args) => config::run(args, console),
             Self::Eval(args) => eval::run(args, console),
+            Self::Reason(args) => reason::run(*args, console),
             Self::Extract(args) => extract::run(args, console),
             Self::Equal(args) => equal::run(args, console),
             Self::Annotate(args) => annotate::run(args, console),

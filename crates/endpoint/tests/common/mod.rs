@@ -81,13 +81,11 @@ impl Mock {
         let (tell, gone) = channel();
         let (log, halt) = (asked.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
-            let mut number = 0;
-            for stream in listener.incoming() {
+            for (number, stream) in listener.incoming().enumerate() {
                 if halt.load(Ordering::SeqCst) {
                     return;
                 }
                 let (answer, log, tell) = (script[number.min(script.len() - 1)].clone(), log.clone(), tell.clone());
-                number += 1;
                 // Each connection has its own thread: clients come side by side.
                 std::thread::spawn(move || {
                     if serve(&mut stream.unwrap(), &answer, &log).is_err() {
