@@ -11,7 +11,9 @@
 pub mod answer;
 pub mod fuse;
 pub mod generate;
+pub mod measure;
 pub mod policy;
+pub mod probe;
 pub mod prompt;
 pub mod record;
 pub mod replay;

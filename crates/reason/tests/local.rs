@@ -260,3 +260,48 @@ fn hostile_text_stays_text() {
     assert_eq!(record.examples.len(), 1);
     plays_back(&record);
 }
+
+#[test]
+fn probes_ask_again_behind_every_part_of_the_chain() {
+    let model = model();
+    let s = setup(Strategy::ZeroShot, Nature::Text);
+    let probed: Vec<_> = with_local(&model, Nature::Text, 8, |local| {
+        (0..6).map(|i| loar_reason::probe::probe(&question(&format!("{i} + 1?")), &s, local, i)).collect()
+    });
+    let report = loar_reason::probe::report(&probed);
+    assert!(report.probed > 0, "{probed:?}");
+    let one = probed.iter().flatten().next().unwrap();
+    assert_eq!(one.early.len(), 6);
+    assert!(report.early.iter().all(|e| e.2 == report.probed));
+    // the whole chain was there already: asking behind it gives its answer again
+    let again = with_local(&model, Nature::Text, 8, |local| {
+        let at = probed.iter().position(Option::is_some).unwrap();
+        loar_reason::probe::probe(&question(&format!("{at} + 1?")), &s, local, 0)
+    });
+    assert_eq!(again.as_ref(), Some(one), "the same seed gives the same probes");
+}
+
+#[test]
+fn policies_are_measured_and_the_better_one_is_chosen() {
+    let model = model();
+    let s = setup(Strategy::ZeroShot, Nature::Text);
+    let mut other = s.clone();
+    other.policy.extract_when = ExtractWhen::Never;
+    other.sampling.max_new_tokens = 1;
+    with_local(&model, Nature::Text, 8, |local| {
+        // what the first way answers is the truth here, so it must win
+        let asked: Vec<(Question, String)> = (0..8)
+            .filter_map(|i| {
+                let q = question(&format!("{i}?"));
+                let record = answer(&Task { question: &q, setup: &s, examples: &[], verifiers: &[] }, local);
+                Some((q, record.decision.answer?))
+            })
+            .collect();
+        assert!(!asked.is_empty());
+        let candidates = [("short".to_owned(), other.clone()), ("long".to_owned(), s.clone())];
+        let none: Vec<Example> = Vec::new();
+        let (all, best) = loar_reason::measure::measure(&asked, &candidates, &none, local).unwrap();
+        assert_eq!((best, all[1].right), (1, asked.len()), "{all:?}");
+        assert!(all[0].tokens < all[1].tokens);
+    });
+}

@@ -148,6 +148,12 @@ pub struct Args {
     /// Where the page goes
     #[arg(long, value_name = "FILE.html", requires = "view")]
     out: Option<PathBuf>,
+    /// Probe whether answers come from their chains, instead of answering
+    #[arg(long)]
+    probe: bool,
+    /// Measure ways of asking on questions with `gold`, and write the best for this model into FILE
+    #[arg(long, value_name = "FILE.toml", conflicts_with_all = ["probe", "question"])]
+    measure_policy: Option<PathBuf>,
     /// One JSON object a line for each answer
     #[arg(long)]
     json: bool,
@@ -172,9 +178,15 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         let model = generator.source().model.clone();
         let policy = policies.resolve(nature, Some(&model)).map_err(|e| Failure::usage(e.to_string()))?;
         let setup = setup(&args, Setup::of(word("strategy", &args.strategy)?, nature, policy, args.seed))?;
+        if args.probe {
+            return probe(&questions, &setup, generator, console);
+        }
+        if let Some(out) = &args.measure_policy {
+            return measure(&args, &questions, &setup, &examples, generator, out, console);
+        }
         let verifiers = verifiers(&setup.verifiers)?;
         let mut answered = true;
-        for question in &questions {
+        for (question, _) in &questions {
             let k = if setup.takes_examples() { setup.examples } else { 0 };
             let shown = examples.examples(question, k, setup.sampling.seed).map_err(Failure::usage)?;
             let task = Task { question, setup: &setup, examples: &shown, verifiers: &verifiers };
@@ -188,6 +200,76 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         }
         Ok(if answered { ExitCode::SUCCESS } else { ExitCode::from(1) })
     })
+}
+
+/// Faithfulness of all questions: one JSON object.
+fn probe(
+    questions: &[(Question, Option<String>)],
+    setup: &Setup,
+    generator: &mut dyn Generator,
+    console: &Console,
+) -> Result<ExitCode, Failure> {
+    let ask = |(i, (question, _)): (usize, &(Question, Option<String>))| {
+        loar_reason::probe::probe(question, setup, generator, i)
+    };
+    let probed: Vec<_> = questions.iter().enumerate().map(ask).collect();
+    console.line(json!({"report": loar_reason::probe::report(&probed), "questions": probed}))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ways of asking, measured; the best goes into the policy file under the model's content id.
+fn measure(
+    args: &Args,
+    questions: &[(Question, Option<String>)],
+    setup: &Setup,
+    examples: &Vec<Example>,
+    generator: &mut dyn Generator,
+    out: &Path,
+    console: &Console,
+) -> Result<ExitCode, Failure> {
+    let labelled: Vec<(Question, String)> =
+        questions.iter().filter_map(|(q, gold)| Some((q.clone(), gold.clone()?))).collect();
+    if labelled.len() < questions.len() {
+        return Err(Failure::usage("every question needs its `gold` to measure policies"));
+    }
+    let mut candidates = Vec::new();
+    let mut add = |name: String, strategy: Strategy, change: &dyn Fn(&mut Setup)| -> Result<(), Failure> {
+        let of = Setup::of(strategy, setup.nature, setup.policy.clone(), args.seed);
+        let mut s = self::setup(args, of)?;
+        change(&mut s);
+        candidates.push((name, s));
+        Ok(())
+    };
+    let counts: &[usize] = if examples.is_empty() { &[0] } else { &[0, 3, 5] };
+    for system in ["", setup.policy.system.as_str()] {
+        for k in counts {
+            add(format!("system {system:?}, {k} examples"), setup.strategy, &|s| {
+                s.policy.system = system.to_owned();
+                (s.examples, s.policy.examples) = (*k, *k);
+            })?;
+        }
+        if setup.policy.system.is_empty() {
+            break;
+        }
+    }
+    let measured = loar_reason::measure::measure(&labelled, &candidates, examples, generator);
+    let (all, best) = measured.map_err(Failure::usage)?;
+    for m in &all {
+        console.line(json!(m))?;
+    }
+    let policy = &candidates[best].1.policy;
+    let mut file: toml::Table = match std::fs::read_to_string(out) {
+        Ok(text) => text.parse().map_err(|e| Failure::usage(format!("{}: {e}", out.display())))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => toml::Table::new(),
+        Err(e) => return Err(Failure::file(out, "read", &e)),
+    };
+    let mut section = toml::Table::new();
+    section.insert("system".into(), policy.system.clone().into());
+    section.insert("examples".into(), toml::Value::Integer(policy.examples as i64));
+    file.insert(generator.source().model.clone(), section.into());
+    write_atomic(out, file.to_string().as_bytes()).map_err(|e| Failure::environment(e.to_string()))?;
+    console.remark(format!("{}: {}", out.display(), all[best].name));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Opens the model or the endpoint and hands it over with what its prompt shows of it.
@@ -379,9 +461,10 @@ fn show(record: &Record, file: Option<&Path>, json: bool, console: &Console) -> 
     Ok(())
 }
 
-fn questions(args: &Args, console: &Console) -> Result<Vec<Question>, Failure> {
+/// Questions, with their true answers where the file has them.
+fn questions(args: &Args, console: &Console) -> Result<Vec<(Question, Option<String>)>, Failure> {
     if let Some(text) = &args.question {
-        return Ok(vec![Question { text: text.clone(), ..Question::default() }]);
+        return Ok(vec![(Question { text: text.clone(), ..Question::default() }, None)]);
     }
     let (name, text) = match &args.file {
         Some(path) => {
@@ -397,7 +480,10 @@ fn questions(args: &Args, console: &Console) -> Result<Vec<Question>, Failure> {
             ("standard input".to_owned(), text)
         }
     };
-    lines(&name, &text, |value| question(&value))
+    lines(&name, &text, |value| {
+        let gold = value.get("gold").and_then(|g| g.as_str().map(str::to_owned).or_else(|| Some(g.to_string())));
+        Ok((question(&value)?, gold))
+    })
 }
 
 fn question(value: &Value) -> Result<Question, String> {
