@@ -14,8 +14,17 @@
 //! the higher score, then to the one whose first path is earlier. A path without an answer is a wrong
 //! path of a class of its own: it counts in every denominator and can never be the answer.
 
+pub mod confidence;
+pub mod conformal;
+pub mod fit;
+pub mod folds;
 pub mod independent;
+pub mod isotonic;
+pub mod logistic;
+pub mod pattern;
 pub mod posterior;
+pub mod ratio;
+pub mod score;
 pub mod special;
 pub mod vote;
 
