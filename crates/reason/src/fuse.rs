@@ -14,6 +14,8 @@
 //! the higher score, then to the one whose first path is earlier. A path without an answer is a wrong
 //! path of a class of its own: it counts in every denominator and can never be the answer.
 
+pub mod calibrate;
+pub mod calibration;
 pub mod confidence;
 pub mod conformal;
 pub mod fit;
