@@ -16,6 +16,7 @@ mod equal;
 mod eval;
 mod export;
 mod extract;
+mod fuse;
 mod generate;
 mod init;
 mod inspect;
@@ -39,6 +40,7 @@ pub enum Command {
     Generate(generate::Args),
     Chat(chat::Args),
     Export(export::Args),
+    Fuse(fuse::Args),
     Quantize(quantize::Args),
     Config(config::Args),
     Eval(eval::Args),
@@ -65,6 +67,7 @@ impl Command {
             Self::Generate(args) => generate::run(args, console),
             Self::Chat(args) => chat::run(args, console),
             Self::Export(args) => export::run(args, console),
+            Self::Fuse(args) => fuse::run(args, console),
             Self::Quantize(args) => quantize::run(args, console),
             Self::Config(args) => config::run(args, console),
             Self::Eval(args) => eval::run(args, console),
