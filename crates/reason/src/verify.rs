@@ -3,20 +3,39 @@
 //! A verifier never drops a path. It gives a verdict a step with its evidence; what the verdict is
 //! worth is measured on held-out questions and enters the posterior as a likelihood ratio.
 
+mod algebra;
 mod arithmetic;
+mod auto;
 mod brackets;
+mod citation;
 pub mod expression;
+mod fault;
 mod letters;
+mod linear;
+mod parity;
+mod policy;
+mod range;
 mod repair;
+mod rows;
+mod schema;
 mod sorting;
 mod steps;
 mod swaps;
 mod units;
 
+pub use algebra::{AlgebraVerifier, ModularVerifier};
 pub use arithmetic::ArithmeticVerifier;
+pub use auto::{AutoVerifier, merged};
 pub use brackets::BracketVerifier;
+pub use citation::CitationVerifier;
+pub use fault::{Fault, Faults};
 pub use letters::LetterVerifier;
+pub use parity::ParityVerifier;
+pub use policy::PolicyVerifier;
+pub use range::RangeVerifier;
 pub use repair::{Repair, repair};
+pub use rows::{Agreement, Report, Row, RowReport, read_rows, report};
+pub use schema::SchemaVerifier;
 pub use sorting::SortingVerifier;
 pub use steps::{split_ranges, split_steps};
 pub use swaps::SwapVerifier;
@@ -107,6 +126,39 @@ pub trait Verifier: Send + Sync {
     fn version(&self) -> u32;
     /// Looks at each step.
     fn verify(&self, claim: &Claim) -> Verification;
+}
+
+/// Names of the verifiers that need no file.
+pub const NAMES: [&str; 11] = [
+    "auto",
+    "arithmetic",
+    "algebra",
+    "modular",
+    "parity",
+    "range",
+    "citation",
+    "letters",
+    "brackets",
+    "sorting",
+    "swaps",
+];
+
+/// A verifier that needs no file, by its name; none for a name not in [`NAMES`].
+pub fn by_name(name: &str) -> Option<Box<dyn Verifier>> {
+    Some(match name {
+        "auto" => Box::new(AutoVerifier::default()),
+        "arithmetic" => Box::new(ArithmeticVerifier),
+        "algebra" => Box::new(AlgebraVerifier),
+        "modular" => Box::new(ModularVerifier::default()),
+        "parity" => Box::new(ParityVerifier),
+        "range" => Box::new(RangeVerifier::default()),
+        "citation" => Box::new(CitationVerifier),
+        "letters" => Box::new(LetterVerifier),
+        "brackets" => Box::new(BracketVerifier),
+        "sorting" => Box::new(SortingVerifier),
+        "swaps" => Box::new(SwapVerifier),
+        _ => return None,
+    })
 }
 
 /// What a verifier gathers while it reads: any number of checks a step.

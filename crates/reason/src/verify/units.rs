@@ -101,3 +101,16 @@ fn units(text: &str, side: &Expression) -> Vec<(u8, i64)> {
         .map(|(dimension, _, factor)| (*dimension, *factor))
         .collect()
 }
+
+/// The dimensions of units that are known.
+pub(super) fn dimensions(units: &[String]) -> std::collections::BTreeSet<u8> {
+    // inches and centimetres are both lengths
+    let merge = |dimension: u8| match dimension {
+        3 => 2,
+        5 => 4,
+        7 => 1,
+        other => other,
+    };
+    let known = |unit: &String| UNITS.iter().chain(&YEARS).find(|(_, name, _)| name == unit).map(|(d, ..)| merge(*d));
+    units.iter().filter_map(known).collect()
+}

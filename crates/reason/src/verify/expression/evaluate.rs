@@ -140,12 +140,12 @@ fn factorial(value: &BigRational) -> Result<BigRational, EvalError> {
 }
 
 /// a + b modulo p, both at most p.
-fn plus(a: u64, b: u64, p: u64) -> u64 {
+pub fn plus(a: u64, b: u64, p: u64) -> u64 {
     ((u128::from(a) + u128::from(b)) % u128::from(p)) as u64
 }
 
 /// a · b modulo p.
-fn times(a: u64, b: u64, p: u64) -> u64 {
+pub fn times(a: u64, b: u64, p: u64) -> u64 {
     ((u128::from(a) * u128::from(b)) % u128::from(p)) as u64
 }
 
@@ -163,7 +163,10 @@ fn raise(mut a: u64, mut n: u64, p: u64) -> u64 {
 }
 
 /// The inverse of a modulo p by the extended Euclidean algorithm; p need not be prime.
-fn inverse(a: u64, p: u64) -> Result<u64, EvalError> {
+///
+/// # Errors
+/// When there is none.
+pub fn inverse(a: u64, p: u64) -> Result<u64, EvalError> {
     let (mut r, mut next_r) = (i128::from(p), i128::from(a % p));
     let (mut t, mut next_t) = (0_i128, 1_i128);
     while next_r != 0 {
