@@ -26,6 +26,7 @@ mod reason;
 mod selftest;
 mod tokens;
 mod train;
+mod verify_steps;
 
 /// What `loar` can do.
 #[derive(Debug, clap::Subcommand)]
@@ -51,6 +52,7 @@ pub enum Command {
     Demo(demo::Args),
     Bench(bench::Args),
     Selftest(selftest::Args),
+    VerifySteps(verify_steps::Args),
 }
 
 impl Command {
@@ -78,6 +80,7 @@ impl Command {
             Self::Demo(args) => demo::run(args, console),
             Self::Bench(args) => bench::run(args, console),
             Self::Selftest(args) => selftest::run(args, console),
+            Self::VerifySteps(args) => verify_steps::run(args, console),
         }
     }
 }
