@@ -68,6 +68,11 @@ impl Verifier for AlgebraVerifier {
     }
 }
 
+/// Whether a text states an equation with a variable.
+pub(super) fn states_equation(text: &str) -> bool {
+    parse(text).chains.iter().any(|chain| !equations(chain).is_empty())
+}
+
 /// Equations of a chain that have a variable.
 fn equations(chain: &Chain) -> Vec<(&Expression, &Expression)> {
     let pairs = chain.sides.windows(2).zip(&chain.relations);

@@ -1,12 +1,13 @@
 //! The verifiers that choose themselves: those that find something to check.
 //!
 //! Method: a trace of brackets, of sorting or of swaps is judged by its own checker alone, equations modulo a
-//! number by the modular one alone; else letters, parity, algebra, arithmetic and the built-in ranges look
-//! together. A step fails when one of them fails it, and is unsure when none finds anything.
+//! number by the modular one alone; else letters, parity, arithmetic and the built-in ranges look together, and
+//! algebra when the question states an equation (word problems use one letter for several things). A step fails when one of them fails it, and is unsure when none finds anything.
 
 use super::{
     AlgebraVerifier, ArithmeticVerifier, BracketVerifier, Claim, LetterVerifier, ModularVerifier, ParityVerifier,
     RangeVerifier, SortingVerifier, StepVerdict, SwapVerifier, Verdict, Verification, Verifier,
+    algebra::states_equation,
 };
 
 /// All deterministic verifiers that need no file; see the module.
@@ -33,9 +34,13 @@ impl Verifier for AutoVerifier {
                 return merged(self, claim.steps.len(), &[found]);
             }
         }
-        let together: [&dyn Verifier; 5] =
-            [&LetterVerifier, &ParityVerifier, &AlgebraVerifier, &ArithmeticVerifier, &self.ranges];
-        merged(self, claim.steps.len(), &together.map(|verifier| verifier.verify(claim)))
+        let mut together: Vec<&dyn Verifier> =
+            vec![&LetterVerifier, &ParityVerifier, &ArithmeticVerifier, &self.ranges];
+        if states_equation(claim.question) {
+            together.push(&AlgebraVerifier);
+        }
+        let found: Vec<Verification> = together.iter().map(|verifier| verifier.verify(claim)).collect();
+        merged(self, claim.steps.len(), &found)
     }
 }
 
