@@ -15,6 +15,7 @@ use loar_formats::generation::GenerationConfig;
 use loar_formats::names::{component_of, expected_tensors, is_mtp, parameters};
 use loar_formats::peft::{self, AdapterConfig, format_key, parse_key};
 use loar_formats::safetensors::{Checkpoint, DType, TensorOut, encode, parse_header, parse_index};
+use loar_reason::answer::{Answer, EqualOptions, ExtractOptions, Kind, equal, extract};
 use loar_text::{ChatTemplate, Conversation, Message, Parsed, RenderRequest, Special, StreamParser, Tokenizer};
 use serde_json::json;
 
@@ -33,7 +34,7 @@ const MIB: usize = 1 << 20;
 /// All targets. Memory: what a reader may keep for the largest accepted thing of 64 KiB, with room;
 /// a config may name 131 072 experts, a template may write 64 MiB, packed data are bounded from
 /// 64 MiB on.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "safetensors", run: safetensors, memory: 64 * MIB },
     Target { name: "config", run: config, memory: 512 * MIB },
     Target { name: "peft", run: adapter, memory: 128 * MIB },
@@ -45,6 +46,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "data_parquet", run: data_parquet, memory: 512 * MIB },
     Target { name: "data_packed", run: data_packed, memory: 512 * MIB },
     Target { name: "checkpoint", run: checkpoint, memory: 64 * MIB },
+    Target { name: "answer", run: answer, memory: 128 * MIB },
 ];
 
 /// The target of a name.
@@ -395,4 +397,21 @@ fn checkpoint(bytes: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// A generated text: the answer of every kind. An answer equals itself, and its canonical form, read as
+/// its own kind, gives itself.
+fn answer(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let kinds = [Kind::Auto, Kind::Number, Kind::Math, Kind::Choice, Kind::YesNo, Kind::Date, Kind::Json, Kind::Text];
+    let mut found = false;
+    for kind in kinds {
+        let Some(answer) = extract(text, &ExtractOptions::of(kind)) else { continue };
+        found = true;
+        assert!(equal(&answer, &answer, &EqualOptions::default()), "{answer:?} is not itself");
+        let canonical = answer.canonical();
+        let again = Answer::read(&canonical, &ExtractOptions::of(answer.kind)).canonical();
+        assert_eq!(again, canonical, "{answer:?}");
+    }
+    found
 }
