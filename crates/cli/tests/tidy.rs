@@ -17,7 +17,7 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("text", &["formats"]),
     ("encoder", &["formats", "kernels", "artifact"]),
     ("data", &["text", "artifact"]),
-    ("curate", &["data", "text", "artifact", "kernels"]),
+    ("curate", &["data", "text", "artifact", "kernels", "encoder"]),
     ("annotate", &["data", "text", "artifact", "endpoint"]),
     ("model", &["tape", "formats", "kernels", "artifact"]),
     ("train", &["model", "data", "text", "artifact", "tape", "kernels", "formats"]),

@@ -216,6 +216,13 @@ impl Batch {
         Batch { record, ..self }
     }
 
+    /// The batch without a column that a stage added, when it has it.
+    pub fn without(&self, name: &str) -> Self {
+        let kept = |(at, field): (usize, &FieldRef)| (field.name() != name).then_some(at);
+        let kept: Vec<usize> = self.record.schema_ref().fields().iter().enumerate().filter_map(kept).collect();
+        Batch { record: self.record.project(&kept).expect("columns of the record"), ..self.clone() }
+    }
+
     /// The rows whose place in `keep` is true, with all their columns.
     ///
     /// # Panics

@@ -14,7 +14,10 @@ use crate::models::ScorerOptions;
 use crate::options::{OptionFault, line_of};
 use crate::select::IFD;
 use crate::split::SplitOptions;
-use crate::{augment, compliance, control, curriculum, decontaminate, language, pii, rules, select, taxonomy};
+use crate::{
+    augment, compliance, control, curriculum, decontaminate, embedding, language, pii, rules, select, semantic,
+    taxonomy,
+};
 
 /// Where rows come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +44,7 @@ fn one() -> f64 {
 }
 
 /// Keys of the file.
-const SECTIONS: [&str; 19] = [
+const SECTIONS: [&str; 21] = [
     "out",
     "seed",
     "report",
@@ -49,12 +52,14 @@ const SECTIONS: [&str; 19] = [
     "source",
     "control",
     "language",
+    "encoder",
     "taxonomy",
     "rules",
     "compliance",
     "pii",
     "decontaminate",
     "dedup",
+    "semantic",
     "select",
     "split",
     "augment",
@@ -92,6 +97,10 @@ pub struct CurateConfig {
     pub control: control::Options,
     /// Languages; always on.
     pub language: language::Options,
+    /// The model whose vectors `taxonomy`, `semantic`, `select` and the gate of `augment` use; on when
+    /// the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<embedding::Options>,
     /// Task types; always on.
     pub taxonomy: taxonomy::Options,
     /// The rule engine; always on. `presets = []` without `files` turns it off.
@@ -107,6 +116,9 @@ pub struct CurateConfig {
     pub decontaminate: Option<decontaminate::Options>,
     /// Repeated rows; always on.
     pub dedup: DedupOptions,
+    /// Rows that mean the same in other words; on when the section is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<semantic::Options>,
     /// A diverse choice of rows within a budget; on when the section is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub select: Option<select::Options>,
@@ -173,6 +185,8 @@ impl CurateConfig {
             language: language::Options::default(),
             taxonomy: taxonomy::Options::default(),
             rules: rules::Options::default(),
+            encoder: None,
+            semantic: None,
             compliance: None,
             pii: None,
             decontaminate: None,
@@ -195,6 +209,8 @@ impl CurateConfig {
                 "source" => reader.sources(value, &mut config.source),
                 "control" => reader.plain("control", value, &mut config.control),
                 "language" => reader.plain("language", value, &mut config.language),
+                "encoder" => reader.section("encoder", value, &mut config.encoder),
+                "semantic" => reader.section("semantic", value, &mut config.semantic),
                 "taxonomy" => reader.plain("taxonomy", value, &mut config.taxonomy),
                 "rules" => reader.plain("rules", value, &mut config.rules),
                 "compliance" => reader.section("compliance", value, &mut config.compliance),
@@ -236,6 +252,7 @@ impl CurateConfig {
     fn paths_from(&mut self, folder: &Path) {
         let mut paths: Vec<&mut PathBuf> = self.rules.files.iter_mut().chain(&mut self.rules.tokenizer).collect();
         paths.extend(&mut self.taxonomy.cues);
+        paths.extend(self.encoder.iter_mut().map(|options| &mut options.model));
         paths.extend(self.decontaminate.iter_mut().flat_map(|options| &mut options.against));
         paths.extend(self.compliance.iter_mut().flat_map(|options| &mut options.files));
         paths.extend(self.augment.iter_mut().flat_map(|options| &mut options.lexicon));
@@ -282,6 +299,13 @@ impl CurateConfig {
         } else if self.select.as_ref().is_some_and(|options| options.score.as_deref() == Some(IFD)) {
             let mend = "add `[scorer]` with `model`, a checkpoint folder";
             faults.push(OptionFault::new("select.score", "`ifd` needs a model", mend));
+        }
+        if let Some(options) = &self.semantic {
+            faults.extend(options.check());
+            if self.encoder.is_none() {
+                let mend = "add `[encoder]` with `model`, the folder of a sentence encoder";
+                faults.push(OptionFault::new("semantic", "meaning is measured by a model", mend));
+            }
         }
         faults.extend(self.dedup.check());
         faults.extend(self.split.check());

@@ -14,6 +14,7 @@ use crate::config::CurateConfig;
 use crate::operator::Action;
 use crate::pipeline::{Agreement, DialogueReport, LEAKS, Leak, Written};
 use crate::report::Examples;
+use crate::semantic;
 use crate::split::Part;
 use crate::stats::Stats;
 use crate::taxonomy::{self, Counts, Taxonomy};
@@ -190,6 +191,9 @@ pub struct Dataset {
     /// Leaks of evaluation data, if the stage was on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decontamination: Option<Leaks>,
+    /// How rows of the same meaning were found, if they were looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<semantic::Report>,
     /// How rows were selected, if they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Value>,
@@ -261,6 +265,7 @@ pub(crate) struct Parts<'a> {
     /// Files that stages were given, by content.
     pub stage_files: Vec<(String, ContentId)>,
     pub duplicates: Duplicates,
+    pub semantic: Option<semantic::Report>,
     pub selection: Option<Value>,
     pub curriculum: Option<Value>,
     pub dialogues: Option<(Option<OutputFile>, DialogueReport)>,
@@ -339,6 +344,7 @@ impl Dataset {
             duplicates: parts.duplicates,
             coverage: coverage(&stats, &parts.config.taxonomy),
             decontamination,
+            semantic: parts.semantic,
             selection: parts.selection,
             dialogues,
             agreement: parts.agreement,
@@ -387,6 +393,9 @@ fn made_from(parts: &Parts<'_>, config: &Value) -> ContentId {
         config.remove("out");
         for source in config.get_mut("source").and_then(Value::as_array_mut).into_iter().flatten() {
             source.as_object_mut().map(|source| source.remove("paths"));
+        }
+        if let Some(stage) = config.get_mut("encoder").and_then(Value::as_object_mut) {
+            stage.remove("model");
         }
         if let Some(stage) = config.get_mut("decontaminate").and_then(Value::as_object_mut) {
             stage.remove("against");

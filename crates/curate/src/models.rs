@@ -12,6 +12,13 @@ pub trait Embedder: Send + Sync {
     fn embed(&self, texts: &[&str]) -> Vec<Vec<f32>>;
 }
 
+/// The vectors of a sentence encoder's folder.
+impl Embedder for loar_encoder::Encoder {
+    fn embed(&self, texts: &[&str]) -> Vec<Vec<f32>> {
+        self.encode(texts)
+    }
+}
+
 /// How well a model foresees an answer.
 pub trait Scorer: Send + Sync {
     /// For each (prompt, answer) the mean loss in nats a token over the answer's tokens after the

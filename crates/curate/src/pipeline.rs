@@ -35,7 +35,7 @@ use crate::options::OptionFault;
 use crate::report::report;
 use crate::shard::ShardError;
 use crate::taxonomy::TaskTypes;
-use crate::{compliance, control, language, pii, rules};
+use crate::{compliance, control, embedding, language, pii, rules};
 
 pub use finish::{Agreement, DialogueReport};
 pub use preview::{DialoguePreview, LeakPreview, RulePreview, preview};
@@ -221,7 +221,18 @@ impl Stages {
         };
         stages.add("control", control::Op::new(config.control.clone()));
         stages.add("language", language::Op::new(config.language.clone()));
-        stages.add("taxonomy", TaskTypes::new(config.taxonomy.clone()));
+        let mut embedder = None;
+        if let Some(options) = &config.encoder {
+            stages.files(std::slice::from_ref(&options.model));
+            match options.open() {
+                Ok(model) => {
+                    embedder = Some(Arc::clone(&model));
+                    stages.operators.push(Box::new(embedding::Op::new(model, options.text)));
+                }
+                Err(fault) => stages.fault("encoder", vec![fault]),
+            }
+        }
+        stages.add("taxonomy", TaskTypes::with_embedder(config.taxonomy.clone(), embedder.clone()));
         stages.files(config.taxonomy.cues.as_slice());
         if !(config.rules.presets.is_empty() && config.rules.files.is_empty()) {
             stages.files(&config.rules.files);
@@ -242,7 +253,7 @@ impl Stages {
         }
         if let Some(options) = &config.augment {
             stages.files(options.lexicon.as_slice());
-            match Augmenter::new(options.clone(), None) {
+            match Augmenter::new(options.clone(), embedder) {
                 Ok(augmenter) => stages.augmenter = Some(augmenter),
                 Err(faults) => stages.fault("augment", faults),
             }
@@ -334,6 +345,7 @@ pub fn run(
         stages: counts,
         stage_files,
         duplicates: decided.duplicates,
+        semantic: decided.semantic,
         selection: decided.selection,
         curriculum,
         dialogues,

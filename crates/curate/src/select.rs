@@ -22,6 +22,8 @@ pub use greedy::{EXACT_UNTIL, Selected, Selection, SelectionReport};
 pub use pool::{Candidate, Pool};
 
 use crate::batch::{Batch, Row};
+use crate::dedup::keys::Compared;
+use crate::embedding;
 use crate::models::Embedder;
 use crate::options::OptionFault;
 use crate::terms::{lexical_vector, normalise, terms};
@@ -90,6 +92,8 @@ pub struct Selector {
     embedder: Option<Arc<dyn Embedder>>,
     pool: Pool,
     rows: u64,
+    /// Vectors came as a column.
+    embedded: bool,
 }
 
 impl Selector {
@@ -116,10 +120,11 @@ impl Selector {
             return Err(faults);
         }
         let pool = Pool::new(options.budget.saturating_mul(options.pool), options.floor.saturating_mul(4));
-        Ok(Selector { options, embedder, pool, rows: 0 })
+        Ok(Selector { options, embedder, pool, rows: 0, embedded: false })
     }
 
-    /// Looks at one more batch. Columns `task_type` and the score's, when there are.
+    /// Looks at one more batch. Columns `task_type`, the score's and the model's vectors
+    /// ([`embedding::COLUMN`]), when there are.
     ///
     /// # Errors
     /// The score's column is missing or no number.
@@ -129,15 +134,23 @@ impl Selector {
         let wanted: Vec<usize> = (0..batch.len())
             .filter(|at| self.pool.takes(scores[*at], batch.row(*at).number(), kind(types, *at)))
             .collect();
-        let texts: Vec<String> = wanted.iter().map(|at| text(&batch.row(*at))).collect();
-        let vectors: Vec<Vec<f32>> = match &self.embedder {
-            Some(embedder) => {
+        let texts: Vec<String> = wanted.iter().map(|at| embedding::text(&batch.row(*at), Compared::Request)).collect();
+        let column = embedding::column(batch);
+        self.embedded |= column.is_some();
+        let vectors: Vec<Vec<f32>> = match (column, &self.embedder) {
+            (Some((values, width)), _) => {
+                let mut vectors: Vec<Vec<f32>> =
+                    wanted.iter().map(|at| values[at * width..(at + 1) * width].to_vec()).collect();
+                vectors.iter_mut().for_each(|v| normalise(v));
+                vectors
+            }
+            (None, Some(embedder)) => {
                 let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
                 let mut vectors = embedder.embed(&texts);
                 vectors.iter_mut().for_each(|v| normalise(v));
                 vectors
             }
-            None => texts.iter().map(|t| lexical_vector(t, self.options.dims, READ)).collect(),
+            (None, None) => texts.iter().map(|t| lexical_vector(t, self.options.dims, READ)).collect(),
         };
         for (at, vector) in wanted.into_iter().zip(vectors) {
             let (row, score, kind) = (batch.row(at).number(), scores[at], kind(types, at));
@@ -149,9 +162,9 @@ impl Selector {
 
     /// Picks.
     pub fn finish(self) -> Selection {
-        let vectors = match &self.embedder {
-            Some(_) => "embedding model".to_owned(),
-            None => format!("lexical: {} hashed places for words and CJK character pairs", self.options.dims),
+        let vectors = match self.embedded || self.embedder.is_some() {
+            true => "embedding model".to_owned(),
+            false => format!("lexical: {} hashed places for words and CJK character pairs", self.options.dims),
         };
         let score = self.options.score.clone().unwrap_or_else(|| "lexical score".into());
         greedy::select(self.pool.finish(), &self.options, self.rows, vectors, score)
@@ -177,13 +190,6 @@ impl Selector {
 
 fn kind(types: Option<&UInt16Array>, at: usize) -> u16 {
     types.map_or(0, |types| if types.is_null(at) { 0 } else { types.value(at) })
-}
-
-/// What a vector is made of: all that is asked, or the text where nothing is asked.
-fn text(row: &Row<'_>) -> String {
-    let asked: Vec<&str> = row.requests().collect();
-    let parts = if asked.is_empty() { row.responses().collect() } else { asked };
-    parts.join("\n")
 }
 
 #[cfg(test)]

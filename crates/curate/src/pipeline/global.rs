@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::{BooleanArray, Float64Array};
 use arrow_schema::{DataType, Field};
+use loar_kernels::Pool;
 use serde_json::Value;
 
 use super::map::{Mapped, files};
@@ -13,9 +14,11 @@ use crate::batch::Batch;
 use crate::dataset::{Duplicates, StageCount};
 use crate::dedup::Conflicts;
 use crate::dedup::cluster::{Alike, Clusters, Stored};
+use crate::embedding;
 use crate::operator::Action;
 use crate::options::OptionFault;
 use crate::select::{self, IFD, Selector};
+use crate::semantic::{self, Same};
 use crate::shard::{read_keys, read_rows};
 use crate::split::{Part, split};
 
@@ -46,12 +49,16 @@ pub(crate) struct Decided {
     pub repeats: Vec<Repeat>,
     /// (row, the earlier row that asks the same and is answered otherwise), by row.
     pub conflicts: Vec<(u32, u32)>,
+    /// Rows that mean what an earlier one means, by row.
+    pub same_meaning: Vec<Same>,
     /// Rows left out by selection, by row.
     pub unselected: Vec<u32>,
     pub stages: Vec<StageCount>,
     pub duplicates: Duplicates,
     /// How rows were selected, if they were.
     pub selection: Option<Value>,
+    /// How rows of the same meaning were found, if they were looked for.
+    pub semantic: Option<semantic::Report>,
     /// What the scorer said of every row; empty when it was not asked.
     pub ifd: Vec<Option<f64>>,
 }
@@ -98,6 +105,8 @@ pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Re
         starts: starts.clone(),
         selection: None,
         ifd: Vec::new(),
+        semantic: None,
+        same_meaning: Vec::new(),
     };
     count_repeats(plan, &mut decided);
 
@@ -109,12 +118,22 @@ pub(crate) fn run(plan: &Plan<'_>, mapped: &Mapped, control: &Control<'_>) -> Re
     same.join_equal(stored, group, KEY_BUDGET)?;
     find_conflicts(plan, &same, &keys, &mut decided);
     drop(same);
+    let vector_files = files(plan, shards, "vectors");
+    let vectors = plan.config.encoder.as_ref().map(|_| embedding::Stored::open(&vector_files, &starts)).transpose()?;
+    if let (Some(options), Some(vectors)) = (&plan.config.semantic, &vectors) {
+        (control.progress)(Progress::Compare { done: group, of });
+        compare_meaning(vectors, options, control.threads, &mut decided)?;
+        // What is only noted must not lie on both sides of a split.
+        for same in &decided.same_meaning {
+            clusters.join(same.row, same.of);
+        }
+    }
     if let Some(options) = &plan.config.select {
         if let (Some(IFD), Some(scorer)) = (options.score.as_deref(), &plan.scorer) {
             let left: Vec<bool> = decided.dropped.iter().map(|dropped| !dropped).collect();
             decided.ifd = score::run(plan, mapped, &**scorer, &left, control)?;
         }
-        choose(stored, options, &mut decided)?;
+        choose(stored, vectors.as_ref(), options, &mut decided)?;
     }
 
     if held_out {
@@ -204,8 +223,35 @@ fn find_conflicts(plan: &Plan<'_>, same: &Clusters, keys: &[u64], decided: &mut 
     decided.stages.push(count);
 }
 
+/// Drops, or notes, rows that mean what an earlier one means.
+fn compare_meaning(
+    vectors: &embedding::Stored<'_>,
+    options: &semantic::Options,
+    threads: usize,
+    decided: &mut Decided,
+) -> Result<(), CurateError> {
+    let action = if options.drop { Action::Drop } else { Action::Note };
+    let left: Vec<u32> = (0..decided.dropped.len() as u32).filter(|row| !decided.dropped[*row as usize]).collect();
+    let mut count = StageCount::new("semantic", 1, left.len() as u64);
+    let pool = Pool::new(threads);
+    let (found, report) = semantic::find(&left, vectors.dimensions, options, &pool, |rows| vectors.read(rows))?;
+    for same in &found {
+        count.finding("same-meaning", action);
+        decided.dropped[same.row as usize] = options.drop;
+    }
+    *(if options.drop { &mut count.dropped } else { &mut count.noted }) += found.len() as u64;
+    (decided.same_meaning, decided.semantic) = (found, Some(report));
+    decided.stages.push(count);
+    Ok(())
+}
+
 /// Drops the rows that a diverse choice within the budget leaves.
-fn choose(stored: Stored<'_>, options: &select::Options, decided: &mut Decided) -> Result<(), CurateError> {
+fn choose(
+    stored: Stored<'_>,
+    vectors: Option<&embedding::Stored<'_>>,
+    options: &select::Options,
+    decided: &mut Decided,
+) -> Result<(), CurateError> {
     let first = |mut faults: Vec<OptionFault>| CurateError::Stage(faults.swap_remove(0));
     let mut selector = Selector::new(options.clone(), None).map_err(first)?;
     let left = decided.dropped.iter().filter(|dropped| !**dropped).count() as u64;
@@ -216,6 +262,13 @@ fn choose(stored: Stored<'_>, options: &select::Options, decided: &mut Decided) 
     for path in stored.rows {
         for batch in read_rows(path)? {
             numbers.extend(batch.rows().map(|row| row.number()));
+            let batch = match vectors {
+                Some(vectors) => {
+                    let rows: Vec<u32> = (at as u32..(at + batch.len()) as u32).collect();
+                    batch.with_columns(vec![embedding::field(vectors.read(&rows)?, vectors.dimensions)])
+                }
+                None => batch,
+            };
             let keep: BooleanArray =
                 decided.dropped[at..at + batch.len()].iter().map(|dropped| Some(!dropped)).collect();
             let scored = decided.ifd.get(at..at + batch.len()).map(|values| with_ifd(&batch, values));

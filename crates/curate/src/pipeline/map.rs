@@ -18,6 +18,7 @@ use super::{Control, CurateError, Plan, Progress, add_counts};
 use crate::batch::{Batch, BatchBuilder};
 use crate::dataset::StageCount;
 use crate::dedup::keys::Keys;
+use crate::embedding;
 use crate::operator::{Action, Operator, Outcome};
 use crate::shard::{ShardError, write_keys, write_rows};
 use crate::training_row;
@@ -202,6 +203,10 @@ fn work(plan: &Plan<'_>, job: &Job) -> Result<Summary, CurateError> {
         let (next, count) = settle(&**stage, batch, outcome, &mut records, job.first_row);
         batch = next;
         stages.push(count);
+    }
+    if let Some((vectors, _)) = embedding::column(&batch) {
+        embedding::write(&plan.work_file(job.shard, "vectors"), vectors)?;
+        batch = batch.without(embedding::COLUMN);
     }
     let summary = Summary {
         input: job.input,

@@ -421,3 +421,85 @@ fn rows_are_selected_by_the_models_difficulty() {
     assert_eq!(set.parts["train"], 60);
     assert_eq!(set.selection.as_ref().unwrap()["score"], "ifd");
 }
+
+/// A config with a sentence encoder: vectors for task types, meaning, selection and the gate.
+fn with_encoder(dir: &Path, out: &str) -> CurateConfig {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../encoder/tests/golden/bert");
+    let path = dir.join("data.toml");
+    let text = std::fs::read_to_string(&path).unwrap()
+        + &format!("[encoder]\nmodel = {:?}\n", model.display().to_string())
+        + "[semantic]\ncosine = 0.9995\ncell = 64\n[select]\nbudget = 60\ntau = 0.99999\nfloor = 1\nmax_share = 1.0\n\
+           [augment]\nshare = 0.3\nembedding = 0.5\n";
+    let mut config = CurateConfig::parse(&text, &path).unwrap();
+    config.out = dir.join(out);
+    config.shard_mib = 0;
+    config
+}
+
+#[test]
+fn vectors_are_made_once_and_the_set_does_not_depend_on_threads_or_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let one = with_encoder(dir.path(), "one");
+    let set = curate_small(&one, 1, usize::MAX).unwrap();
+    assert_eq!(set.mismatches(), Vec::<String>::new());
+    let report = set.semantic.as_ref().unwrap();
+    assert!(report.cells > 1 && report.same > 0 && report.rows > report.same, "{report:?}");
+    assert_eq!(set.selection.as_ref().unwrap()["vectors"], "embedding model");
+    let stage = set.stages.iter().find(|stage| stage.name == "semantic").unwrap();
+    assert_eq!((stage.dropped, stage.seen), (report.same, report.rows));
+    assert!(set.augmented.values().any(|[_, _, accepted]| *accepted > 0));
+
+    // Each finding names a row that was read and a cosine at or above the bound.
+    let verdicts = records(&one.out, "verdicts");
+    let places: std::collections::HashSet<&str> = verdicts.iter().map(|record| record.at.as_str()).collect();
+    let mut told = 0;
+    for record in verdicts.iter().filter(|record| record.stage.as_deref() == Some("semantic")) {
+        let finding = record.findings.iter().find(|finding| finding.rule == "same-meaning").unwrap();
+        let of = finding.note.strip_prefix("means what ").unwrap().strip_suffix(" means").unwrap();
+        let known = places.iter().any(|place| of.ends_with(*place) || place.ends_with(of));
+        assert!(known && of != record.at, "{of}");
+        assert!(finding.value.unwrap() >= 0.9995 && finding.bound == Some(0.9995));
+        told += 1;
+    }
+    assert_eq!(told, report.same);
+
+    let strip = |files: BTreeMap<PathBuf, Vec<u8>>| -> BTreeMap<PathBuf, Vec<u8>> {
+        files.into_iter().filter(|(path, _)| path != Path::new("dataset.json")).collect()
+    };
+    let expected = strip(contents(&one.out));
+    let many = with_encoder(dir.path(), "many");
+    assert_eq!(curate_small(&many, 3, usize::MAX).unwrap().id, set.id);
+    assert_eq!(strip(contents(&many.out)), expected);
+    for after in [3, 30] {
+        let stopped = with_encoder(dir.path(), &format!("stopped{after}"));
+        assert!(matches!(curate_small(&stopped, 2, after), Err(CurateError::Stopped { .. })));
+        // Vectors of finished shards lie there and are not made again.
+        let vectors = || {
+            let files = std::fs::read_dir(stopped.out.join(WORK)).unwrap().map(|entry| entry.unwrap().path());
+            files.filter(|path| path.extension().is_some_and(|end| end == "vectors")).collect::<Vec<_>>()
+        };
+        assert!(!vectors().is_empty());
+        let modified = |path: &PathBuf| std::fs::metadata(path).unwrap().modified().unwrap();
+        let before: Vec<_> = vectors().iter().map(|path| (path.clone(), modified(path))).collect();
+        let pause = curate_small(&stopped, 2, before.len() + 1);
+        if matches!(pause, Err(CurateError::Stopped { .. })) {
+            assert!(before.iter().all(|(path, time)| modified(path) == *time));
+            curate_small(&stopped, 1, usize::MAX).unwrap();
+        }
+        assert_eq!(strip(contents(&stopped.out)), expected, "stopped after {after}");
+    }
+}
+
+#[test]
+fn meaning_needs_a_model_and_a_folder_that_is_none_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    sources(dir.path());
+    let path = dir.path().join("data.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let faults = CurateConfig::parse(&format!("{text}[semantic]\ncell = 1\n"), &path).unwrap_err().to_string();
+    assert!(faults.contains("add `[encoder]`") && faults.contains("`semantic.cell`"), "{faults}");
+    let config = CurateConfig::parse(&format!("{text}[encoder]\nmodel = \"raw\"\n"), &path).unwrap();
+    let error = curate(&config, 1).unwrap_err().to_string();
+    assert!(error.contains("`encoder.model`") && error.contains("config.json cannot be read"), "{error}");
+}

@@ -405,6 +405,16 @@ fn evidence(
         let finding = Finding::new(0, "same-request", action).note(note);
         take(*row, StoredFinding::new("conflicts", 1, finding), drop);
     }
+    if let Some(options) = &plan.config.semantic {
+        let action = if options.drop { Action::Drop } else { Action::Note };
+        let within = decided.same_meaning.partition_point(|same| same.row < range.start);
+        for same in decided.same_meaning[within..].iter().take_while(|same| same.row < range.end) {
+            let finding = Finding::new(0, "same-meaning", action)
+                .measured(f64::from(same.cosine), options.cosine)
+                .note(format!("means what {} means", places.of(same.of)?));
+            take(same.row, StoredFinding::new("semantic", 1, finding), options.drop);
+        }
+    }
     let within = decided.unselected.partition_point(|row| *row < range.start);
     for row in decided.unselected[within..].iter().take_while(|row| **row < range.end) {
         let note = "better or more different rows fill the budget";

@@ -7,6 +7,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 
 use super::{Options, Taxonomy};
 use crate::batch::{Batch, Row};
+use crate::embedding;
 use crate::models::Embedder;
 use crate::terms::{HashKeyed, dot, is_cjk, normalise, terms};
 
@@ -138,9 +139,16 @@ impl Classifier {
     pub fn batch(&self, batch: &Batch) -> Vec<Verdict> {
         let mut scores: Vec<[f32; SCORES]> = batch.rows().map(|row| self.scores(&row)).collect();
         if let Some((embedder, types)) = &self.embedder {
-            let heads: Vec<String> = batch.rows().map(|row| self.read(&row)).collect();
-            let texts: Vec<&str> = heads.iter().map(String::as_str).collect();
-            for (scores, mut vector) in scores.iter_mut().zip(embedder.embed(&texts)) {
+            // The stage of the model ran before: its vectors stand in a column.
+            let vectors: Vec<Vec<f32>> = embedding::column(batch).map_or_else(
+                || {
+                    let heads: Vec<String> = batch.rows().map(|row| self.read(&row)).collect();
+                    let texts: Vec<&str> = heads.iter().map(String::as_str).collect();
+                    embedder.embed(&texts)
+                },
+                |(values, dimensions)| values.chunks_exact(dimensions).map(<[f32]>::to_vec).collect(),
+            );
+            for (scores, mut vector) in scores.iter_mut().zip(vectors) {
                 normalise(&mut vector);
                 let cosines: Vec<f32> = types.iter().map(|t| dot(t, &vector)).collect();
                 let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
