@@ -9,7 +9,8 @@
 use std::path::{Path, PathBuf};
 
 use loar_artifact::ContentId;
-use loar_data::{DataError, OnBadRow, ReadOptions, read_bytes};
+use loar_data::stream::{self, Flow};
+use loar_data::{DataError, OnBadRow, ReadOptions, read, read_bytes};
 use loar_formats::config::ModelConfig;
 use loar_formats::generation::GenerationConfig;
 use loar_formats::names::{component_of, expected_tensors, is_mtp, parameters};
@@ -47,6 +48,7 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "data_packed", run: data_packed, memory: 512 * MIB },
     Target { name: "checkpoint", run: checkpoint, memory: 64 * MIB },
     Target { name: "answer", run: answer, memory: 128 * MIB },
+    Target { name: "data_parts", run: data_parts, memory: 512 * MIB },
 ];
 
 /// The target of a name.
@@ -376,6 +378,59 @@ fn rows(name: &str, bytes: &[u8]) -> bool {
         _ => panic!("{stop:?} but {dropped:?}"),
     }
     stop.is_ok()
+}
+
+/// Containers that the streaming reader cuts; JSONL is cut without being parsed, the rest by rows.
+const CUT: [&str; 8] = ["x.jsonl", "x.jsonl", "x.json", "x.csv", "x.txt", "x.jsonl.gz", "x.jsonl.zst", "x.parquet"];
+/// Bytes of a part: a row each, some rows, all rows.
+const PARTS: [usize; 4] = [1, 40, 400, MIB];
+
+/// One byte that says which container and how it is cut, then the file: parts of any size hold the
+/// rows that the whole file gives, with the same places and faults, and the same fault ends the file.
+fn data_parts(bytes: &[u8]) -> bool {
+    let Some((how, content)) = bytes.split_first() else {
+        return false;
+    };
+    let how = usize::from(*how);
+    let path = scratch().join(CUT[how % CUT.len()]);
+    std::fs::write(&path, content).expect("the scratch folder can be written");
+    // a small bound, so that rows beyond it occur
+    let options = ReadOptions { on_bad_row: OnBadRow::Drop, max_row_bytes: 2000, ..ReadOptions::default() };
+    let whole = read(std::slice::from_ref(&path), &options);
+    let (mut examples, mut bad, mut next) = (Vec::new(), Vec::new(), 0);
+    let cut = stream::parts(&path, &options, PARTS[how / CUT.len() % PARTS.len()], &mut |part| {
+        assert_eq!(part.first_row, next);
+        next += part.rows as u64;
+        let rows = part.read(&options);
+        let mut indices: Vec<usize> = rows.examples.iter().map(|(index, _)| *index).collect();
+        indices.extend(rows.bad.iter().map(|row| row.index));
+        indices.sort_unstable();
+        assert!(indices.into_iter().eq(0..part.rows), "a row is lost or counted twice");
+        examples.extend(rows.examples.into_iter().map(|(_, example)| example));
+        bad.extend(rows.bad.into_iter().map(|row| (part.id(row.line), row.kind, row.reason)));
+        Flow::Next
+    });
+    match (whole, cut) {
+        (Ok(whole), Ok(Some(report))) => {
+            assert_eq!(examples, whole.examples);
+            let dropped: Vec<_> = whole.dropped.into_iter().map(|row| (row.id, row.kind, row.reason)).collect();
+            assert_eq!(bad, dropped);
+            let file = &whole.files[0];
+            assert_eq!((report.rows as u64, report.rows), (next, file.rows));
+            assert_eq!((report.content_id, report.format), (file.content_id, file.format));
+            true
+        }
+        (Err(DataError::NothingLeft { rows, .. }), Ok(Some(report))) => {
+            assert_eq!((examples.len(), bad.len(), report.rows), (0, rows, rows));
+            false
+        }
+        (Err(DataError::Rows(faults)), Err(fault)) => {
+            assert_eq!((faults.bad_files, faults.first.first()), (1, Some(&*fault)));
+            assert_eq!((faults.good_rows, faults.rows_read), (examples.len(), examples.len() + bad.len()));
+            false
+        }
+        (whole, cut) => panic!("{whole:?} but {cut:?}"),
+    }
 }
 
 /// A training checkpoint, as it stands and with a right hash at its end.

@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -108,4 +109,69 @@ fn a_local_model_judges_and_decides_nothing() {
         expect(0, ["annotate", "judge", &task, "--limit", "1", "--model", model.path().to_str().unwrap()]);
     assert!(stderr.contains("1 rows judged"), "{stderr}");
     assert!(shown.contains("credit: gold 2, open 6") && shown.contains("unreadable 1.000"), "{shown}");
+}
+
+/// An OpenAI-compatible server on this machine that always finds the first label of a question; gives
+/// its address and how often it was asked.
+fn server() -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let (mut length, mut line) = (0, String::new());
+            while reader.read_line(&mut line).is_ok() && !line.trim().is_empty() {
+                if let Some(n) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut content = vec![0; length];
+            reader.read_exact(&mut content).unwrap();
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let label = if String::from_utf8_lossy(&content).contains("unclear") { "wrong" } else { "fair" };
+            let text = format!("{{\\\"labels\\\": [\\\"{label}\\\"]}}");
+            let body = format!(
+                "{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}],\"usage\":{{\"prompt_tokens\":100,\"completion_tokens\":10}}}}"
+            );
+            let size = body.len();
+            write!(reader.get_mut(), "HTTP/1.1 200 OK\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n{body}")
+                .unwrap();
+        }
+    });
+    (url, asked)
+}
+
+/// A server that judges every row wrong: its opinion, its cost and its flips are told, and no row moves.
+#[test]
+fn an_endpoint_judges_and_overrules_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let task = example(&dir.path().join("credit"));
+    serve_and_kill(&task);
+    let (url, asked) = server();
+    let text = std::fs::read_to_string(&task).unwrap();
+    write(
+        Path::new(&task),
+        &format!("{text}\n[judge]\nurl = \"{url}\"\nmodel = \"m1\"\nprice_in = 1.0\nprice_out = 2.0\n"),
+    );
+    let (shown, stderr) = expect(0, ["annotate", "judge", &task]);
+    assert!(stderr.contains("rows judged"), "{stderr}");
+    // two wordings and two orders of labels, two rubrics
+    let rows: usize =
+        stderr.lines().find(|l| l.contains("rows judged")).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), rows * 8, "{shown}");
+    for part in
+        ["credit: gold 2, open 6", "judge m1: ", "order flips 0.000", "wording flips 0.000", "correct", "clarity"]
+    {
+        assert!(shown.contains(part), "{part} in\n{shown}");
+    }
+    // a second time nothing is asked again
+    let (_, stderr) = expect(0, ["annotate", "judge", &task]);
+    assert!(stderr.contains("0 rows judged"), "{stderr}");
+    let (json, _) = expect(0, ["annotate", "report", &task, "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["judge"]["prompt_tokens"], (rows * 800) as u64);
+    assert!((report["judge"]["cost"].as_f64().unwrap() - (rows * 8) as f64 * 120.0 / 1e6).abs() < 1e-9);
 }

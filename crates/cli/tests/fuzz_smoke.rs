@@ -16,7 +16,7 @@ use targets::Target;
 fn mutations(name: &str) -> usize {
     match name {
         "tokenizer" | "template" => 1000,
-        "config" | "data_parquet" | "data_packed" => 4000,
+        "config" | "data_parquet" | "data_packed" | "data_parts" => 4000,
         _ => 8000,
     }
 }
@@ -171,7 +171,7 @@ macro_rules! smoke_tests {
     };
 }
 
-smoke_tests!(safetensors config peft tokenizer template stream data_json data_table data_parquet data_packed checkpoint);
+smoke_tests!(safetensors config peft tokenizer template stream data_json data_table data_parquet data_packed checkpoint data_parts);
 
 /// The seeds that are not text can be made again, and are read as they were.
 #[test]

@@ -1,7 +1,8 @@
 //! Files of any size, in parts: one thread cuts a file into parts of whole rows, any number of
 //! threads turn parts into examples. How a file is cut depends on its bytes and on the options
 //! alone, so that the same parts come out on any machine. JSONL is cut without being parsed; the
-//! rows of other containers are parsed while cutting. Memory: one part.
+//! rows of other containers are parsed while cutting. Memory: one part, or sixteen rows where these
+//! are more, as they tell the schema.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -193,7 +194,7 @@ pub fn parts(
         }
         _ => rows(&source, opened, options, &mut |row| cutter.row(row)),
     };
-    cutter.flush();
+    cutter.finish();
     let stopped = cutter.flow == Flow::Stop;
     let (format, format_why) = cutter.schema().unwrap_or((Format::Messages, "no row fits a known schema".into()));
     let total = cutter.total;
@@ -228,6 +229,9 @@ struct Cutter<'a> {
     flow: Flow,
     /// Settled schema; the inner option is absent when the first rows fit none.
     settled: Option<Option<(Format, String)>>,
+    /// Parts cut before the schema was settled: as when a file is read at once, its first rows tell
+    /// it, however small the parts are.
+    waiting: Vec<Part>,
     content: Content,
     rows: usize,
     bytes: usize,
@@ -244,39 +248,81 @@ impl<'a> Cutter<'a> {
     ) -> Self {
         let file = Arc::new(path.to_path_buf());
         let (settled, content) = (known.map(Some), Content::Rows(Vec::new()));
-        Cutter { file, options, target, take, flow: Flow::Next, settled, content, rows: 0, bytes: 0, total: 0 }
+        Cutter {
+            file,
+            options,
+            target,
+            take,
+            flow: Flow::Next,
+            settled,
+            waiting: Vec::new(),
+            content,
+            rows: 0,
+            bytes: 0,
+            total: 0,
+        }
     }
 
     fn schema(&mut self) -> Option<(Format, String)> {
         self.settled.take().flatten()
     }
 
-    /// Tells the schema from the first rows of what is held.
+    /// Tells the schema from the first rows and hands over what waited for it.
     fn settle(&mut self) {
-        if self.settled.is_some() {
-            return;
-        }
-        let probed: Vec<_> = match &self.content {
-            Content::Rows(rows) => rows.iter().filter_map(|row| row.value.clone().ok()).take(PROBE).collect(),
-            Content::Lines(_, bytes) => {
-                let lines = bytes.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-                lines.take(PROBE).filter_map(|line| strict::object(line).ok()).collect()
+        let mut probed = Vec::new();
+        for part in &self.waiting {
+            let room = PROBE - probed.len();
+            match &part.content {
+                Content::Rows(rows) => probed.extend(rows.iter().take(room).map(|row| row.value.clone().ok())),
+                Content::Lines(_, bytes) => {
+                    let lines = bytes.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+                    probed.extend(lines.take(room).map(|line| strict::object(line).ok()));
+                }
             }
-        };
-        self.settled = Some(detect(probed.iter(), self.options));
+        }
+        let schema = detect(probed.iter().flatten(), self.options);
+        let format = schema.as_ref().map(|(format, _)| *format);
+        self.settled = Some(schema);
+        for part in std::mem::take(&mut self.waiting) {
+            self.hand(Part { format, ..part });
+        }
     }
 
-    /// Hands over what is held.
+    fn hand(&mut self, part: Part) {
+        if self.flow == Flow::Next {
+            self.flow = (self.take)(part);
+        }
+    }
+
+    /// Cuts: hands over what is held, or lets it wait for the schema.
     fn flush(&mut self) {
         if self.rows == 0 || self.flow == Flow::Stop {
             return;
         }
-        self.settle();
-        let format = self.settled.as_ref().and_then(|schema| schema.as_ref().map(|(format, _)| *format));
         let content = std::mem::replace(&mut self.content, Content::Rows(Vec::new()));
         let (rows, bytes) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.bytes));
         let first_row = self.total - rows as u64;
-        self.flow = (self.take)(Part { file: Arc::clone(&self.file), format, first_row, rows, bytes, content });
+        let part = Part { file: Arc::clone(&self.file), format: None, first_row, rows, bytes, content };
+        match &self.settled {
+            Some(schema) => {
+                let format = schema.as_ref().map(|(format, _)| *format);
+                self.hand(Part { format, ..part });
+            }
+            None => {
+                self.waiting.push(part);
+                if self.total >= PROBE as u64 {
+                    self.settle();
+                }
+            }
+        }
+    }
+
+    /// Ends the file: nothing waits any longer.
+    fn finish(&mut self) {
+        self.flush();
+        if self.settled.is_none() {
+            self.settle();
+        }
     }
 
     fn row(&mut self, row: RawRow) {
@@ -397,6 +443,27 @@ mod tests {
             assert_eq!(bad, whole.dropped.iter().map(|d| (d.id.clone(), d.reason.clone())).collect::<Vec<_>>());
             assert_eq!(reports, whole.files.iter().map(|f| (f.content_id, f.format)).collect::<Vec<_>>());
         }
+    }
+
+    /// The schema is told by the first rows of the file, not of the part: a first row that would pass
+    /// for a text does not make the file one.
+    #[test]
+    fn small_parts_do_not_change_the_schema() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        let rows: String = (0..40).map(|at| format!("{{\"question\": \"q{at}\", \"answer\": \"a{at}\"}}\n")).collect();
+        std::fs::write(&path, format!("{{\"text\": \"a note\"}}\nbroken\n{rows}")).unwrap();
+        let options = ReadOptions { on_bad_row: OnBadRow::Drop, ..ReadOptions::default() };
+        let whole = read(std::slice::from_ref(&path), &options).unwrap();
+        assert_eq!((whole.examples.len(), whole.dropped.len()), (40, 2));
+        let (mut examples, mut cut) = (Vec::new(), 0);
+        parts(&path, &options, 1, &mut |part| {
+            cut += 1;
+            examples.extend(part.read(&options).examples.into_iter().map(|(_, example)| example));
+            Flow::Next
+        })
+        .unwrap();
+        assert_eq!((examples, cut), (whole.examples, 42));
     }
 
     #[test]

@@ -126,9 +126,13 @@ fn leaks(set: &Dataset, w: &Words) -> String {
         .collect();
     out.push_str(&table(&heads, &rows));
     let all: u64 = leaks.modes.values().sum();
-    let more = all.saturating_sub(leaks.shown.len() as u64);
-    let rest = if w.zh { format!("另有 {more} 条，见") } else { format!("{} more; all are in", group(more)) };
-    out.push_str(&format!("<p class=\"note\">{rest} <code>decontamination/</code></p>"));
+    let (shown, all) = (group(leaks.shown.len() as u64), group(all));
+    let told = if w.zh {
+        format!("显示 {all} 条中的 {shown} 条，全部见")
+    } else {
+        format!("{shown} of {all} findings; all are in")
+    };
+    out.push_str(&format!("<p class=\"note\">{told} <code>decontamination/</code></p>"));
     out
 }
 
