@@ -304,6 +304,13 @@ impl<'a> Row<'a> {
         })
     }
 
+    /// Whether the row is its turns and nothing else: no fields kept, no tools, calls or weights.
+    pub fn is_plain(&self) -> bool {
+        let offsets = self.batch.turns.value_offsets();
+        let mut turns = offsets[self.index] as usize..offsets[self.index + 1] as usize;
+        self.batch.rest.is_null(self.index) && turns.all(|turn| self.batch.turn_rest.is_null(turn))
+    }
+
     /// All that is asked, in order.
     pub fn requests(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.turns().filter(Turn::is_request).map(|turn| turn.content)

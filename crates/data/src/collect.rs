@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::Map;
+use loar_text::Body;
+use serde_json::{Map, Value};
 
 use crate::body::body;
 use crate::dataset::{Dataset, Dropped, Example};
@@ -113,14 +114,37 @@ pub(crate) fn id_of(file: &Path, line: usize) -> String {
     format!("{}:{line}", file.display())
 }
 
-/// One row of a file with a settled schema (`None`: it fits none) → an example, or all its faults.
-pub(crate) fn example(
+/// What a row is read as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// Line or row number, from 1.
+    pub line: usize,
+    /// What is rendered.
+    pub body: Body,
+    /// The fields named in `keep`, as the file has them.
+    pub kept: Map<String, Value>,
+}
+
+/// One row of a file with a settled schema → an example with its ids, or all its faults.
+fn example(
     row: RawRow,
     format: Option<Format>,
     file: &Path,
     options: &ReadOptions,
     ignored: &mut BTreeMap<String, usize>,
 ) -> Result<Example, Vec<RowFault>> {
+    let Read { line, body, kept } = read(row, format, options, ignored)?;
+    let content_id = Example::id_of(&body);
+    Ok(Example { id: id_of(file, line), source: file.to_path_buf(), line, body, content_id, kept })
+}
+
+/// One row of a file with a settled schema (`None`: it fits none) → what it says, or all its faults.
+pub(crate) fn read(
+    row: RawRow,
+    format: Option<Format>,
+    options: &ReadOptions,
+    ignored: &mut BTreeMap<String, usize>,
+) -> Result<Read, Vec<RowFault>> {
     let line = row.line;
     let row = row.value.map_err(|fault| vec![fault])?;
     let format = format.ok_or_else(|| vec![no_schema(&row)])?;
@@ -133,10 +157,7 @@ pub(crate) fn example(
     let mut reading = Reading { options, faults: Vec::new(), ignored };
     let body = body(row, format, &mut reading);
     match body {
-        Some(body) if reading.faults.is_empty() => {
-            let content_id = Example::id_of(&body);
-            Ok(Example { id: id_of(file, line), source: file.to_path_buf(), line, body, content_id, kept })
-        }
+        Some(body) if reading.faults.is_empty() => Ok(Read { line, body, kept }),
         _ => Err(reading.faults),
     }
 }

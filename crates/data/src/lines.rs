@@ -23,10 +23,10 @@ pub(crate) fn next_line(reader: &mut dyn BufRead, line: &mut Vec<u8>, max: usize
         if chunk.is_empty() {
             return Ok(total);
         }
-        let end = chunk.iter().position(|&b| b == b'\n');
+        let end = memchr::memchr(b'\n', chunk);
         let body = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or(chunk);
         let room = max.saturating_sub(line.len());
-        line.extend(body.iter().take(room));
+        line.extend_from_slice(&body[..body.len().min(room)]);
         let used = body.len() + usize::from(end.is_some());
         total += used as u64;
         reader.consume(used);

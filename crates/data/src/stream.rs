@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::collect::{example, id_of};
-use crate::dataset::{Example, FileReport};
+pub use crate::collect::Read;
+use crate::collect::{id_of, read as read_row};
+use crate::dataset::FileReport;
 use crate::error::{DataError, Faults};
 use crate::expand;
 use crate::fault::{Fault, FaultKind, RowFault};
@@ -94,8 +95,8 @@ pub struct BadRow {
 /// What a part holds.
 #[derive(Debug, Default)]
 pub struct PartRows {
-    /// Index in the part with the example.
-    pub examples: Vec<(usize, Example)>,
+    /// Index in the part with what the row says.
+    pub examples: Vec<(usize, Read)>,
     /// The others.
     pub bad: Vec<BadRow>,
     /// Fields that no schema uses, with how often they hold a value.
@@ -108,9 +109,11 @@ impl Part {
         let mut out = PartRows::default();
         match &self.content {
             Content::Lines(first, bytes) => {
-                let mut index = 0;
-                for (at, line) in bytes.split(|&b| b == b'\n').enumerate() {
-                    let text = line.trim_ascii();
+                let (mut index, mut start) = (0, 0);
+                let ends = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
+                for (at, end) in ends.enumerate() {
+                    let text = bytes[start..end].trim_ascii();
+                    start = (end + 1).min(bytes.len());
                     if !text.is_empty() {
                         let row = RawRow { line: first + at, value: strict::object(text) };
                         self.take(index, row, || lossy(text), options, &mut out);
@@ -134,7 +137,7 @@ impl Part {
 
     fn take(&self, index: usize, row: RawRow, raw: impl Fn() -> String, options: &ReadOptions, out: &mut PartRows) {
         let line = row.line;
-        match example(row, self.format, &self.file, options, &mut out.ignored_fields) {
+        match read_row(row, self.format, options, &mut out.ignored_fields) {
             Ok(example) => out.examples.push((index, example)),
             Err(faults) => {
                 let kind = faults.first().map_or(FaultKind::UnknownSchema, |fault| fault.kind);
@@ -439,7 +442,12 @@ mod tests {
                 assert_eq!(report.rows as u64, next);
                 reports.push((report.content_id, report.format));
             }
-            assert_eq!(examples, whole.examples, "target {target}");
+            let at_once = whole.examples.iter().map(|example| Read {
+                line: example.line,
+                body: example.body.clone(),
+                kept: example.kept.clone(),
+            });
+            assert_eq!(examples, at_once.collect::<Vec<_>>(), "target {target}");
             assert_eq!(bad, whole.dropped.iter().map(|d| (d.id.clone(), d.reason.clone())).collect::<Vec<_>>());
             assert_eq!(reports, whole.files.iter().map(|f| (f.content_id, f.format)).collect::<Vec<_>>());
         }

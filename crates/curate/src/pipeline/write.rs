@@ -28,7 +28,7 @@ use crate::report::{Example, Examples};
 use crate::shard::{ShardError, read_rows};
 use crate::split::Part;
 use crate::stats::Stats;
-use crate::training_row::{Form, object};
+use crate::training_row::{Form, Provenance, line, object};
 
 /// What a shard wrote.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -150,8 +150,13 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
                 times = if part == Part::Train { repetitions(&row, source.weight, plan.config.seed) } else { 1 };
                 *written.parts.entry(part.name().into()).or_default() += 1;
                 *written.written.entry(part.name().into()).or_default() += times;
-                let (form, mut fields) = object(&row);
-                fields.insert("provenance".into(), provenance(record, source.licence.as_deref()));
+                let provenance = Provenance {
+                    row: record.row,
+                    at: &record.at,
+                    source: &record.source,
+                    licence: source.licence.as_deref(),
+                };
+                let (form, line) = line(&row, &provenance);
                 let lines = out.entry((part, form)).or_default();
                 if plan.config.curriculum.is_some() && part == Part::Train && times > 0 {
                     let ifd = decided.ifd.get(row_number as usize).copied().flatten();
@@ -170,8 +175,6 @@ fn work(plan: &Plan<'_>, mapped: &Mapped, decided: &Decided, shard: usize) -> Re
                     });
                 }
                 lines.rows += times;
-                let mut line = serde_json::to_vec(&fields).unwrap_or_default();
-                line.push(b'\n');
                 (0..times).for_each(|_| lines.bytes.extend_from_slice(&line));
             }
             told.push((part, times));
@@ -359,14 +362,6 @@ fn excerpt(content: &Value) -> String {
     texts(content, &mut all);
     let short: String = all.chars().take(EXCERPT).collect();
     if short.len() < all.len() { short + "…" } else { short }
-}
-
-fn provenance(record: &RowRecord, licence: Option<&str>) -> Value {
-    let mut out = json!({ "row": record.row, "at": record.at, "source": record.source });
-    if let (Some(licence), Some(fields)) = (licence, out.as_object_mut()) {
-        fields.insert("licence".into(), licence.into());
-    }
-    out
 }
 
 /// How often a row is written: the weight's whole part, and once more with its fraction as the

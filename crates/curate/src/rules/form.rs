@@ -88,7 +88,8 @@ pub(crate) fn dangling(text: &str) -> bool {
 
 /// Lines that begin with three backticks or tildes.
 fn fences(text: &str) -> usize {
-    if !text.contains("```") && !text.contains("~~~") {
+    let has = |mark: &[u8]| memchr::memmem::find(text.as_bytes(), mark).is_some();
+    if !has(b"```") && !has(b"~~~") {
         return 0;
     }
     text.lines().filter(|line| line.trim_start().starts_with("```") || line.trim_start().starts_with("~~~")).count()

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::measure::Measure;
 use super::read::Rule;
@@ -55,8 +55,11 @@ impl Phrases {
         }
         let patterns: Vec<&String> = patterns.iter().collect();
         let automaton = (!patterns.is_empty()).then(|| {
-            let builder = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&patterns);
-            builder.expect("fewer patterns than an automaton can hold")
+            // Of a few hundred phrases; lists of thousands would leave the cache.
+            let kind = (patterns.len() <= 1000).then_some(AhoCorasickKind::DFA);
+            let mut builder = AhoCorasick::builder();
+            builder.match_kind(MatchKind::Standard).kind(kind);
+            builder.build(&patterns).expect("fewer patterns than an automaton can hold")
         });
         Phrases { automaton, owners }
     }

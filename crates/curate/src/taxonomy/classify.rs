@@ -250,7 +250,7 @@ impl Classifier {
     fn form(&self, row: &Row<'_>, head: &str, tail: &str, turns: usize, scores: &mut [f32; SCORES]) {
         let response = row.responses().last().unwrap_or_default().trim();
         let (begin, end) = ends(response, 1500, 60);
-        let code = begin.contains("```");
+        let code = holds(begin, b"```");
         let structured = begin.starts_with(['{', '['])
             && (end.len() < 8 || response.trim_end_matches(['。', '\n', ' ']).ends_with(['}', ']']));
         let ending = if end.is_empty() { begin } else { end };
@@ -266,15 +266,15 @@ impl Classifier {
             };
             *score *= if agrees { 1.15 } else { 0.85 };
         }
-        if code && !head.contains("```") {
+        if code && !holds(head, b"```") {
             scores[71] += 0.8;
         }
-        if head.contains("```") || tail.contains("```") {
+        if holds(head, b"```") || holds(tail, b"```") {
             for kind in [72, 86, 87, 88] {
                 scores[kind] *= 1.4;
             }
         }
-        if head.contains("|---") || head.contains("| ---") || tail.contains("|---") {
+        if holds(head, b"|---") || holds(head, b"| ---") || holds(tail, b"|---") {
             scores[93] += 0.5;
             scores[97] += 0.9;
         }
@@ -317,6 +317,11 @@ impl Classifier {
             scores[69] += 1.2;
         }
     }
+}
+
+/// Whether the bytes of a mark stand in the text.
+fn holds(text: &str, mark: &[u8]) -> bool {
+    memchr::memmem::find(text.as_bytes(), mark).is_some()
 }
 
 /// The first and the last bytes of a text, at character boundaries; the end is empty when the
