@@ -13,7 +13,7 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("endpoint", &[]),
     ("kernels", &[]),
     ("tape", &["kernels"]),
-    ("formats", &["artifact"]),
+    ("formats", &["artifact", "kernels"]),
     ("text", &["formats"]),
     ("encoder", &["formats", "kernels", "artifact"]),
     ("data", &["text", "artifact"]),

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use common::file;
 use loar_formats::FormatError;
-use loar_formats::safetensors::{Checkpoint, DType, E4M3, TensorOut, e8m0_to_f32, encode, parse_header, write_file};
+use loar_formats::safetensors::{Checkpoint, DType, TensorOut, e8m0_to_f32, encode, parse_header, write_file};
+use loar_kernels::quant::E4M3;
 
 fn text(error: FormatError) -> String {
     error.to_string()

@@ -132,9 +132,7 @@ pub fn forward_on(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    let tokens = check(s, segments, q.len(), k.len(), v.len());
-    exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
-    exact("lse", lse.len(), tokens * s.num_heads);
+    check(s, segments, [q.len(), k.len(), v.len()], out.len(), lse.len());
     forward::run(isa, pool, s, segments, false, q, k, v, out, lse);
 }
 
@@ -166,9 +164,8 @@ pub fn forward_bidirectional_on(
     v: &[f32],
     out: &mut [f32],
 ) {
-    let tokens = check(s, segments, q.len(), k.len(), v.len());
-    exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
-    let mut lse = vec![0.0; tokens * s.num_heads];
+    let mut lse = vec![0.0; out.len() / s.head_dim_v.max(1)];
+    check(s, segments, [q.len(), k.len(), v.len()], out.len(), lse.len());
     forward::run(isa, pool, s, segments, true, q, k, v, out, &mut lse);
 }
 
@@ -211,21 +208,14 @@ pub fn backward_on(
     dk: &mut [f32],
     dv: &mut [f32],
 ) {
-    let tokens = check(s, segments, q.len(), k.len(), v.len());
-    apart("key", segments.iter().map(|g| (g.k_start, g.k_len)).collect());
-    for (name, len) in [("out", out.len()), ("dout", dout.len())] {
-        exact(name, len, tokens * s.num_heads * s.head_dim_v);
-    }
-    exact("lse", lse.len(), tokens * s.num_heads);
-    exact("dq", dq.len(), q.len());
-    exact("dk", dk.len(), k.len());
-    exact("dv", dv.len(), v.len());
-    backward::run(isa, pool, s, segments, &backward::Inputs { q, k, v, out, lse, dout }, dq, dk, dv);
+    let inputs = backward::Inputs { q, k, v, out, lse, dout };
+    inputs.check(s, segments, [dq.len(), dk.len(), dv.len()]);
+    backward::run(isa, pool, s, segments, &inputs, dq, dk, dv);
 }
 
-/// Returns the number of query rows.
+/// Panics unless the segments fit the shape and arrays of these lengths, which fit each other.
 #[track_caller]
-fn check(s: &AttentionShape, segments: &[Segment], q: usize, k: usize, v: usize) -> usize {
+fn check(s: &AttentionShape, segments: &[Segment], [q, k, v]: [usize; 3], out: usize, lse: usize) {
     let (h, kv) = (s.num_heads, s.num_key_value_heads);
     assert!(kv > 0 && h > 0 && h.is_multiple_of(kv), "{h} heads do not divide into groups over {kv} key/value heads");
     assert!(
@@ -238,6 +228,8 @@ fn check(s: &AttentionShape, segments: &[Segment], q: usize, k: usize, v: usize)
     exact("q", q, tokens * h * s.head_dim_qk);
     exact("k", k, keys * kv * s.head_dim_qk);
     exact("v", v, keys * kv * s.head_dim_v);
+    exact("out", out, tokens * h * s.head_dim_v);
+    exact("lse", lse, tokens * h);
     for g in segments {
         assert!(
             g.q_len <= g.k_len && g.q_start + g.q_len <= tokens && g.k_start + g.k_len <= keys,
@@ -245,7 +237,6 @@ fn check(s: &AttentionShape, segments: &[Segment], q: usize, k: usize, v: usize)
         );
     }
     apart("query", segments.iter().map(|g| (g.q_start, g.q_len)).collect());
-    tokens
 }
 
 /// Panics when two ranges (start, length) overlap: tasks write them in parallel.

@@ -1,38 +1,9 @@
 //! Stored elements to f32: exact for every float type, FP8 blocks with their scales.
 
 use half::{bf16, f16};
+use loar_kernels::quant::E4M3;
 
 use super::DType;
-
-/// Largest finite value of `e4m3fn`.
-pub const E4M3_MAX: f32 = 448.0;
-
-/// Value of each `e4m3fn` byte: bias 7, no infinities, NaN at 0x7F and 0xFF.
-pub static E4M3: [f32; 256] = table();
-
-/// `2^exponent` for normal f32 exponents.
-const fn power_of_two(exponent: i32) -> f32 {
-    f32::from_bits(((exponent + 127) as u32) << 23)
-}
-
-const fn table() -> [f32; 256] {
-    let mut values = [0.0f32; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let exponent = ((byte >> 3) & 15) as i32;
-        let mantissa = (byte & 7) as f32;
-        let magnitude = if byte & 0x7f == 0x7f {
-            f32::NAN
-        } else if exponent == 0 {
-            mantissa * power_of_two(-9) // subnormal: mantissa/8 · 2^-6
-        } else {
-            (8.0 + mantissa) * power_of_two(exponent - 10) // (1 + mantissa/8) · 2^(exponent-7)
-        };
-        values[byte] = if byte & 0x80 != 0 { -magnitude } else { magnitude };
-        byte += 1;
-    }
-    values
-}
 
 /// Value of a `ue8m0` scale byte: `2^(byte - 127)`, NaN at 255.
 pub fn e8m0_to_f32(byte: u8) -> f32 {

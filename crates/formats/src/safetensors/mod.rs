@@ -15,7 +15,7 @@ mod storage;
 mod write;
 
 pub use checkpoint::{Checkpoint, INDEX_NAME, SINGLE_NAME};
-pub use convert::{E4M3, E4M3_MAX, e8m0_to_f32};
+pub use convert::e8m0_to_f32;
 pub use dtype::DType;
 pub use header::{Header, MAX_HEADER_BYTES, TensorInfo, parse_header};
 pub use index::{Index, parse_index};

@@ -4,7 +4,7 @@
 //! dq sums over key blocks in order; dk and dv sum over (query block, head of the group) in order. With enough
 //! documents and heads one task does all of a key/value head of a document; else dq and dk/dv are separate passes
 //! over more tasks. Both give the same bits.
-use super::{AttentionShape, KEYS, Number, QUERIES, Segment, inline_pool};
+use super::{AttentionShape, KEYS, Number, QUERIES, Segment, apart, check, exact, inline_pool};
 use crate::gemm::{Gemm, Matrix};
 use crate::pool::Shareable;
 use crate::scratch::{TILES, with_f32};
@@ -18,6 +18,21 @@ pub(super) struct Inputs<'a, E> {
     pub out: &'a [E],
     pub lse: &'a [f32],
     pub dout: &'a [E],
+}
+
+impl<E> Inputs<'_, E> {
+    /// Panics unless these arrays and gradients of q, k and v of the lengths given fit the shape and the segments, which
+    /// must share no row.
+    #[track_caller]
+    pub fn check(&self, s: &AttentionShape, segments: &[Segment], gradients: [usize; 3]) {
+        let lengths = [self.q.len(), self.k.len(), self.v.len()];
+        check(s, segments, lengths, self.out.len(), self.lse.len());
+        apart("key", segments.iter().map(|g| (g.k_start, g.k_len)).collect());
+        exact("dout", self.dout.len(), self.out.len());
+        for ((name, length), expected) in ["dq", "dk", "dv"].into_iter().zip(gradients).zip(lengths) {
+            exact(name, length, expected);
+        }
+    }
 }
 
 struct Pass<'a, E> {

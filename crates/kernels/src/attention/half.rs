@@ -3,7 +3,7 @@
 //! operands of products there; on other sets they stay f32, and the kernels are those of the f32 form.
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
-use super::{AttentionShape, Segment, apart, backward, check, exact, forward};
+use super::{AttentionShape, Segment, backward, check, forward};
 use crate::elementwise::narrow_into;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Level;
@@ -40,10 +40,8 @@ pub fn forward_bf16_on(
     out: &mut [u16],
     lse: &mut [f32],
 ) {
-    let tokens = check(s, segments, q.len(), k.len(), v.len());
-    assert!(s.scale > 0.0, "the scale of scores is {}, not positive", s.scale);
-    exact("out", out.len(), tokens * s.num_heads * s.head_dim_v);
-    exact("lse", lse.len(), tokens * s.num_heads);
+    check(s, segments, [q.len(), k.len(), v.len()], out.len(), lse.len());
+    positive(s);
     #[cfg(target_arch = "x86_64")]
     if isa.level() == Level::Amx {
         // SAFETY: an `Isa` of this level exists only where AMX and the AVX-512 sets were detected; `check` passed.
@@ -92,27 +90,23 @@ pub fn backward_bf16_on(
     dk: &mut [u16],
     dv: &mut [u16],
 ) {
-    let tokens = check(s, segments, q.len(), k.len(), v.len());
-    assert!(s.scale > 0.0, "the scale of scores is {}, not positive", s.scale);
-    apart("key", segments.iter().map(|g| (g.k_start, g.k_len)).collect());
-    for (name, len) in [("out", out.len()), ("dout", dout.len())] {
-        exact(name, len, tokens * s.num_heads * s.head_dim_v);
-    }
-    exact("lse", lse.len(), tokens * s.num_heads);
-    exact("dq", dq.len(), q.len());
-    exact("dk", dk.len(), k.len());
-    exact("dv", dv.len(), v.len());
+    let inputs = backward::Inputs { q, k, v, out, lse, dout };
+    inputs.check(s, segments, [dq.len(), dk.len(), dv.len()]);
+    positive(s);
     #[cfg(target_arch = "x86_64")]
     if isa.level() == Level::Amx {
-        let inputs = tiles::Inputs { q, k, v, out, lse, dout };
-        // SAFETY: an `Isa` of this level exists only where AMX and the AVX-512 sets were detected; `check` and `apart`
-        // passed.
+        // SAFETY: an `Isa` of this level exists only where AMX and the AVX-512 sets were detected; the
+        // arguments were checked.
         return unsafe { tiles::backward(pool, s, segments, &inputs, dq, dk, dv) };
     }
     let [mut wide_q, mut wide_k, mut wide_v] = [q, k, v].map(|x| vec![0f32; x.len()]);
-    let inputs = backward::Inputs { q, k, v, out, lse, dout };
     backward::run(isa, pool, s, segments, &inputs, &mut wide_q, &mut wide_k, &mut wide_v);
     for (wide, narrow) in [(wide_q, dq), (wide_k, dk), (wide_v, dv)] {
         narrow_into(pool, &wide, narrow);
     }
+}
+
+#[track_caller]
+fn positive(s: &AttentionShape) {
+    assert!(s.scale > 0.0, "the scale of scores is {}, not positive", s.scale);
 }

@@ -17,7 +17,7 @@ mod pack;
 mod queue;
 
 use super::{AttentionShape, Segment};
-pub(super) use backward::{Inputs, backward};
+pub(super) use backward::backward;
 pub(super) use forward::forward;
 use queue::{Product, Queue, Tiles};
 use std::arch::x86_64::*;

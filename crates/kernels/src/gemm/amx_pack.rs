@@ -9,7 +9,7 @@
 //! for 512 elements). Lines and elements past the operand become zeros.
 use super::Values;
 use super::pack::Operand;
-use super::pack_avx512::transpose;
+use super::pack_avx512::{interleave, transpose};
 use crate::amx::{STEP, TILE};
 use crate::quant;
 use std::arch::x86_64::*;
@@ -178,24 +178,6 @@ unsafe fn columns<L: Load>(load: L, source: &Operand, form: Form, area: Area, ou
             }
         }
     }
-}
-
-/// 16 halves of row k, then 16 of row k + 1 → 16 pairs.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn interleave(x: __m512i) -> __m512i {
-    const ORDER: [i16; 32] = {
-        let mut order = [0i16; 32];
-        let mut i = 0;
-        while i < 16 {
-            order[2 * i] = i as i16;
-            order[2 * i + 1] = 16 + i as i16;
-            i += 1;
-        }
-        order
-    };
-    // SAFETY: an array of 32 i16 is 64 plain bytes.
-    _mm512_permutexvar_epi16(unsafe { std::mem::transmute::<[i16; 32], __m512i>(ORDER) }, x)
 }
 
 /// Asks for what [`Load::row`] will read there into L2.

@@ -251,16 +251,19 @@ unsafe fn row_f32_pairs(p: *const f32, stride: usize, left: usize, live: usize) 
 /// 16 halves of row k, then 16 of row k + 1 → 16 pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn interleave(x: __m512i) -> __m512i {
-    let mut order = [0i16; 32];
-    let mut i = 0;
-    while i < 16 {
-        order[2 * i] = i as i16;
-        order[2 * i + 1] = 16 + i as i16;
-        i += 1;
-    }
+pub(super) fn interleave(x: __m512i) -> __m512i {
+    const ORDER: [i16; 32] = {
+        let mut order = [0i16; 32];
+        let mut i = 0;
+        while i < 16 {
+            order[2 * i] = i as i16;
+            order[2 * i + 1] = 16 + i as i16;
+            i += 1;
+        }
+        order
+    };
     // SAFETY: an array of 32 i16 is 64 plain bytes.
-    _mm512_permutexvar_epi16(unsafe { std::mem::transmute::<[i16; 32], __m512i>(order) }, x)
+    _mm512_permutexvar_epi16(unsafe { std::mem::transmute::<[i16; 32], __m512i>(ORDER) }, x)
 }
 
 /// f32 bits → the nearest bf16 (ties to even) as f32 bits; NaN stays NaN.

@@ -11,6 +11,7 @@ use super::pack::{left, left_crosswise, pairs, right, right_crosswise, write_row
 use super::{COLUMNS, Columns, KEYS, Parts, Product, Queue, Rows, TILE, exp2, narrow2, seen, span, spread, tiles};
 use crate::Pool;
 use crate::amx;
+use crate::attention::backward::Inputs;
 use crate::attention::{AttentionShape, Segment};
 use crate::pool::Shareable;
 use crate::scratch::{TILES, with};
@@ -23,18 +24,9 @@ const SPAN: usize = 256;
 /// Blocks of columns summed into dk and dv together: as many steps of the product for one reading of the sums.
 const GROUP: usize = 4;
 
-pub(in crate::attention) struct Inputs<'a> {
-    pub q: &'a [u16],
-    pub k: &'a [u16],
-    pub v: &'a [u16],
-    pub out: &'a [u16],
-    pub lse: &'a [f32],
-    pub dout: &'a [u16],
-}
-
 struct Pass<'a> {
     s: &'a AttentionShape,
-    x: &'a Inputs<'a>,
+    x: &'a Inputs<'a, u16>,
     dq: Shareable<u16>,
     dk: Shareable<u16>,
     dv: Shareable<u16>,
@@ -54,7 +46,7 @@ pub(in crate::attention) unsafe fn backward(
     pool: &Pool,
     s: &AttentionShape,
     segments: &[Segment],
-    x: &Inputs,
+    x: &Inputs<u16>,
     dq: &mut [u16],
     dk: &mut [u16],
     dv: &mut [u16],
