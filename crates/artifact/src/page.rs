@@ -114,6 +114,78 @@ pub fn histogram(title: &str, bins: &[(String, u64)]) -> String {
     out
 }
 
+/// A line of a figure: its name and its points, x rising.
+pub struct Series<'a> {
+    /// Name under the figure.
+    pub name: &'a str,
+    /// (x, y).
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Lines over a common x axis, as an SVG figure; y from 0 to `y_most`. At most three series.
+pub fn lines(title: &str, x_name: &str, y_most: f64, series: &[Series<'_>]) -> String {
+    let (left, right, top, base) = (34.0, 408.0, 10.0, 150.0);
+    let xs = || series.iter().flat_map(|s| &s.points).map(|p| p.0);
+    let (low, high) = (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
+    let span = if high > low { high - low } else { 1.0 };
+    let x = |v: f64| left + (v - low) / span * (right - left);
+    let y = |v: f64| base - (v / y_most).clamp(0.0, 1.0) * (base - top);
+    let mut out =
+        format!("<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 420 190\" role=\"img\">", escape(title));
+    for share in [0.0, 0.5, 1.0] {
+        let (at, value) = (y(share * y_most), share * y_most);
+        let _ = write!(
+            out,
+            "<line class=\"grid\" x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{value:.2}</text>",
+            left - 5.0,
+            at + 4.0
+        );
+    }
+    if high.is_finite() {
+        for (v, anchor) in [(low, "start"), (high, "end")] {
+            let _ = write!(out, "<text x=\"{:.1}\" y=\"166\" text-anchor=\"{anchor}\">{v:.0}</text>", x(v));
+        }
+    }
+    let _ = write!(
+        out,
+        "<text x=\"{:.1}\" y=\"166\" text-anchor=\"middle\">{}</text>",
+        (left + right) / 2.0,
+        escape(x_name)
+    );
+    let colours = ["var(--a)", "var(--b)", "var(--good)"];
+    for (i, s) in series.iter().enumerate() {
+        let colour = colours[i % colours.len()];
+        let points: Vec<String> = s.points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
+        let _ = write!(
+            out,
+            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>",
+            points.join(" ")
+        );
+        if s.points.len() <= 12 {
+            for p in &s.points {
+                let _ = write!(
+                    out,
+                    "<circle r=\"3\" fill=\"{colour}\" cx=\"{:.1}\" cy=\"{:.1}\"><title>{}: {:.0}, {:.4}</title></circle>",
+                    x(p.0),
+                    y(p.1),
+                    escape(s.name),
+                    p.0,
+                    p.1
+                );
+            }
+        }
+        let at = left + i as f64 * 125.0;
+        let _ = write!(
+            out,
+            "<rect x=\"{at:.1}\" y=\"176\" width=\"12\" height=\"4\" fill=\"{colour}\"/><text x=\"{:.1}\" y=\"182\">{}</text>",
+            at + 17.0,
+            escape(s.name)
+        );
+    }
+    out.push_str("</svg></figure>");
+    out
+}
+
 /// A bar inside a cell: `share` of the cell's width, from 0 to 1.
 pub fn bar(share: f64) -> String {
     format!("<span class=\"bar\" style=\"width:{:.1}px\"></span>", 160.0 * share.clamp(0.0, 1.0))

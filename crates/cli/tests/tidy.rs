@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crate may use which; the walls that `ARCHITECTURE.md` speaks of.
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("artifact", &[]),
     ("endpoint", &[]),
     ("kernels", &[]),
@@ -24,11 +24,12 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("decode", &["model", "text", "tape", "kernels", "formats"]),
     ("reason", &["artifact", "endpoint", "text", "decode", "model", "formats", "kernels"]),
     ("eval", &["decode", "model", "text", "artifact"]),
+    ("prove", &["train", "reason", "eval", "decode", "model", "tape", "formats", "text", "artifact"]),
     (
         "cli",
         &[
             "annotate", "artifact", "endpoint", "kernels", "tape", "formats", "text", "data", "curate", "model",
-            "train", "decode", "reason", "eval",
+            "train", "decode", "reason", "eval", "prove",
         ],
     ),
 ];

@@ -21,6 +21,7 @@ mod generate;
 mod init;
 mod inspect;
 mod plan;
+mod prove_cot;
 mod quantize;
 mod reason;
 mod selftest;
@@ -49,6 +50,7 @@ pub enum Command {
     Extract(extract::Args),
     Equal(equal::Args),
     Annotate(annotate::Args),
+    ProveCot(prove_cot::Args),
     Demo(demo::Args),
     Bench(bench::Args),
     Selftest(selftest::Args),
@@ -77,6 +79,7 @@ impl Command {
             Self::Extract(args) => extract::run(args, console),
             Self::Equal(args) => equal::run(args, console),
             Self::Annotate(args) => annotate::run(args, console),
+            Self::ProveCot(args) => prove_cot::run(args, console),
             Self::Demo(args) => demo::run(args, console),
             Self::Bench(args) => bench::run(args, console),
             Self::Selftest(args) => selftest::run(args, console),
