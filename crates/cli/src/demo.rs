@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use loar_artifact::write_atomic;
-use loar_eval::credit::{CreditCase, Generator, Language, Policy};
+use loar_eval::credit::{Answer, CreditCase, Generator, Language, Policy};
 use loar_eval::{EvalOptions, Evaluation, Scorer, Task, compare, evaluate};
 use loar_train::RunReport;
 
@@ -61,6 +61,8 @@ pub struct Plan {
     pub rows: usize,
     /// Whether the base is fully fine-tuned too, for comparison.
     pub full: bool,
+    /// Whether a second adapter learns the answers without their steps, for comparison.
+    pub direct: bool,
 }
 
 /// Everything that the table needs; `demo.json`.
@@ -72,12 +74,25 @@ pub struct Outcome {
     pub before: loar_eval::Figures,
     /// LoRA.
     pub lora: Tuned,
+    /// LoRA on the same rows, answered without steps.
+    pub direct: Option<Tuned>,
+    /// What the steps are worth: LoRA with them.
+    pub chain: Chain,
     /// Full fine-tuning.
     pub full: Option<Tuned>,
     /// LoRA against the base, case by case.
     pub gain: loar_eval::Comparison,
     /// Seconds of the whole demo.
     pub seconds: f64,
+}
+
+/// What stands in the answers of the adapter that writes steps.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Chain {
+    /// Mean steps of an answer.
+    pub steps_per_answer: f64,
+    /// Steps whose value, points and sum are those of the policy, of all that were due.
+    pub steps_right: loar_eval::Share,
 }
 
 /// A fine-tuned model.
@@ -108,18 +123,28 @@ pub fn run(plan: &Plan, console: &Console) -> Result<(), Failure> {
     let held_out = generator.cases(plan.cases, languages);
     let train = generator.cases(plan.rows, languages);
     let data = dir.join("data");
-    write_rows(&data.join("train.jsonl"), &train)?;
-    write_rows(&data.join("held_out.jsonl"), &held_out)?;
+    write_rows(&data.join("train.jsonl"), &train, CreditCase::to_row)?;
+    write_rows(&data.join("held_out.jsonl"), &held_out, CreditCase::to_row)?;
     write_atomic(&dir.join("policy.toml"), POLICY.as_bytes())?;
     console.remark(table::opening(console, &policy, &held_out, plan));
 
-    let task = Task::read(&data.join("held_out.jsonl"), Scorer::Credit(policy), None)?;
+    let task = Task::read(&data.join("held_out.jsonl"), Scorer::Credit(policy.clone()), None)?;
     let (before, parameters) = assess(&base, Use::Base, &task, console, &dir.join("eval/base"))?;
 
     let lora = tune(plan, "lora", console)?;
     let adapter = dir.join("lora").join(result(&lora)?);
     let (after, _) = assess(&base, Use::Adapter(&adapter), &task, console, &dir.join("eval/lora"))?;
     let gain = compare(&task.scorer, &before.records, &after.records, SEED)?;
+    let direct = if plan.direct {
+        write_rows(&data.join("train-direct.jsonl"), &train, |case| case.to_direct_row(&policy))?;
+        let task = Task::read(&data.join("held_out.jsonl"), Scorer::CreditDirect(policy.clone()), None)?;
+        let run = tune(plan, "direct", console)?;
+        let adapter = dir.join("direct").join(result(&run)?);
+        let (assessed, _) = assess(&base, Use::Direct(&adapter), &task, console, &dir.join("eval/direct"))?;
+        Some(tuned(&adapter, run, assessed.figures)?)
+    } else {
+        None
+    };
     let full = if plan.full {
         let full = tune(plan, "full", console)?;
         let model = dir.join("full").join(result(&full)?);
@@ -132,6 +157,8 @@ pub fn run(plan: &Plan, console: &Console) -> Result<(), Failure> {
     let outcome = Outcome {
         parameters,
         before: before.figures,
+        chain: chain(&after)?,
+        direct,
         lora: tuned(&adapter, lora, after.figures)?,
         full,
         gain,
@@ -168,11 +195,11 @@ fn make_dir(dir: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(dir).map_err(|e| Failure::file(dir, "made", &e))
 }
 
-fn write_rows(path: &Path, cases: &[CreditCase]) -> Result<(), Failure> {
+fn write_rows(path: &Path, cases: &[CreditCase], row: impl Fn(&CreditCase) -> String) -> Result<(), Failure> {
     if let Some(dir) = path.parent() {
         make_dir(dir)?;
     }
-    let text: String = cases.iter().map(|case| case.to_row() + "\n").collect();
+    let text: String = cases.iter().map(|case| row(case) + "\n").collect();
     write_atomic(path, text.as_bytes())?;
     Ok(())
 }
@@ -180,6 +207,7 @@ fn write_rows(path: &Path, cases: &[CreditCase]) -> Result<(), Failure> {
 enum Use<'a> {
     Base,
     Adapter(&'a Path),
+    Direct(&'a Path),
     Full,
 }
 
@@ -194,6 +222,7 @@ fn assess(
     let name = match what {
         Use::Base => console.pick("the base", "基座模型"),
         Use::Adapter(_) => console.pick("base + adapter", "基座模型 + 适配器"),
+        Use::Direct(_) => console.pick("base + adapter that writes no steps", "基座模型 + 不写步骤的适配器"),
         Use::Full => console.pick("the fully tuned model", "全参数微调模型"),
     };
     let n = task.cases.len();
@@ -204,7 +233,7 @@ fn assess(
     let opened = ModelDir::open(&ModelArgs {
         model: model.to_path_buf(),
         adapter: match what {
-            Use::Adapter(dir) => Some(dir.to_path_buf()),
+            Use::Adapter(dir) | Use::Direct(dir) => Some(dir.to_path_buf()),
             _ => None,
         },
         dtype: Dtype::Bf16,
@@ -219,6 +248,21 @@ fn assess(
     let shares: Vec<String> = share.iter().map(|m| format!("{} {:.3}", m.name, m.share.value())).collect();
     console.remark(format!("  {}  ({seconds})", shares.join("  ")));
     Ok((evaluation, opened.model.count()))
+}
+
+/// Counts the steps of the scored outputs against those of their gold answers.
+fn chain(evaluation: &Evaluation) -> Result<Chain, Failure> {
+    let (mut written, mut right, mut due) = (0, 0, 0);
+    for record in &evaluation.records {
+        let gold = Answer::parse(&record.gold).map_err(Failure::environment)?;
+        due += gold.steps.len();
+        if let Ok(answer) = Answer::parse(record.output.trim()) {
+            written += answer.steps.len();
+            right += answer.steps.iter().zip(&gold.steps).filter(|(a, b)| a == b).count();
+        }
+    }
+    let steps_per_answer = written as f64 / evaluation.records.len().max(1) as f64;
+    Ok(Chain { steps_per_answer, steps_right: loar_eval::Share::new(right, due) })
 }
 
 /// Trains in a child process of this program; gives what the run came to.
@@ -247,7 +291,8 @@ fn tune(plan: &Plan, method: &str, console: &Console) -> Result<RunReport, Failu
 fn run_file(plan: &Plan, method: &str, lang: Lang) -> Result<String, Failure> {
     let settings: toml::Table = toml::from_str(FINETUNE)?;
     let mut sections = toml::Table::new();
-    for part in ["both", method] {
+    let settings_of = if method == "full" { "full" } else { "lora" };
+    for part in ["both", settings_of] {
         for (name, section) in settings.get(part).and_then(toml::Value::as_table).into_iter().flatten() {
             let entry = sections.entry(name.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             if let (Some(into), Some(from)) = (entry.as_table_mut(), section.as_table()) {
@@ -263,7 +308,8 @@ fn run_file(plan: &Plan, method: &str, lang: Lang) -> Result<String, Failure> {
         }
     };
     set("model", "path", text(plan.dir.join("base")));
-    set("data", "train", toml::Value::Array(vec![text(plan.dir.join("data/train.jsonl"))]));
+    let rows = if method == "direct" { "data/train-direct.jsonl" } else { "data/train.jsonl" };
+    set("data", "train", toml::Value::Array(vec![text(plan.dir.join(rows))]));
     set("output", "dir", text(plan.dir.join(method)));
     set("output", "lang", toml::Value::String(lang.code().to_owned()));
     Ok(toml::to_string(&sections)?)
@@ -316,12 +362,14 @@ mod tests {
 
     #[test]
     fn both_run_files_are_valid_and_differ_in_the_method() {
-        let plan = Plan { dir: PathBuf::from("demo"), cases: 1, rows: 1, full: true };
-        for method in ["lora", "full"] {
+        let plan = Plan { dir: PathBuf::from("demo"), cases: 1, rows: 1, full: true, direct: true };
+        for method in ["lora", "direct", "full"] {
             let text = run_file(&plan, method, Lang::Zh).unwrap();
             let config = loar_train::RunConfig::parse("run.toml", &text, &[]).unwrap_or_else(|e| panic!("{e}: {text}"));
             assert_eq!(config.output.lang.as_ref().map(|l| l.value), Some(loar_train::config::Lang::Zh));
-            assert!(text.contains(&format!("method = \"{method}\"")), "{text}");
+            let written = if method == "full" { "full" } else { "lora" };
+            assert!(text.contains(&format!("method = \"{written}\"")), "{text}");
+            assert_eq!(text.contains("train-direct.jsonl"), method == "direct", "{text}");
         }
     }
 

@@ -8,7 +8,7 @@ pub mod check;
 pub mod generate;
 pub mod policy;
 
-pub use answer::{Answer, Step, StepValue};
+pub use answer::{Answer, Conclusion, Step, StepValue};
 pub use application::{Application, Language, Value};
 pub use check::{Verdict, Violation, check};
 pub use generate::{CreditCase, Generator};

@@ -25,6 +25,8 @@ pub struct Score {
 pub enum Scorer {
     /// The credit policy of the demo.
     Credit(Policy),
+    /// The same policy, answered without steps: [`Conclusion`](crate::credit::Conclusion). Gold answers have theirs.
+    CreditDirect(Policy),
     /// ESFT's intent recognition.
     Intent,
     /// The output is the gold text, but for white space around it.
@@ -36,6 +38,7 @@ impl Scorer {
     pub fn name(&self) -> &'static str {
         match self {
             Scorer::Credit(_) => "credit",
+            Scorer::CreditDirect(_) => "credit-direct",
             Scorer::Intent => "intent",
             Scorer::Exact => "exact",
         }
@@ -44,7 +47,7 @@ impl Scorer {
     /// Names of the measures; the last one is the strictest.
     pub fn measures(&self) -> &'static [&'static str] {
         match self {
-            Scorer::Credit(_) => &credit::MEASURES,
+            Scorer::Credit(_) | Scorer::CreditDirect(_) => &credit::MEASURES,
             Scorer::Intent => &intent::MEASURES,
             Scorer::Exact => &exact::MEASURES,
         }
@@ -53,7 +56,7 @@ impl Scorer {
     /// Class names of tasks that decide between classes, else empty.
     pub fn classes(&self) -> &'static [&'static str] {
         match self {
-            Scorer::Credit(_) => &credit::CLASSES,
+            Scorer::Credit(_) | Scorer::CreditDirect(_) => &credit::CLASSES,
             Scorer::Intent | Scorer::Exact => &[],
         }
     }
@@ -64,7 +67,7 @@ impl Scorer {
     /// The reason, one sentence.
     pub fn check_gold(&self, gold: &str) -> Result<(), String> {
         match self {
-            Scorer::Credit(policy) => credit::application(policy, gold).map(|_| ()),
+            Scorer::Credit(policy) | Scorer::CreditDirect(policy) => credit::application(policy, gold).map(|_| ()),
             Scorer::Intent => intent::parse_gold(gold).map(|_| ()),
             Scorer::Exact => Ok(()),
         }
@@ -74,6 +77,7 @@ impl Scorer {
     pub fn score(&self, gold: &str, output: &str) -> Score {
         match self {
             Scorer::Credit(policy) => credit::score(policy, gold, output),
+            Scorer::CreditDirect(policy) => credit::score_direct(policy, gold, output),
             Scorer::Intent => intent::score(gold, output),
             Scorer::Exact => exact::score(gold, output),
         }

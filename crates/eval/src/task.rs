@@ -29,7 +29,7 @@ pub struct Task {
 }
 
 /// Names of the tasks.
-pub const TASKS: [&str; 3] = ["credit", "intent", "exact"];
+pub const TASKS: [&str; 4] = ["credit", "credit-direct", "intent", "exact"];
 
 impl Task {
     /// Reads cases, at most `limit` of them.

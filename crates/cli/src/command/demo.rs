@@ -28,8 +28,11 @@ pub struct Args {
     /// Leave out full fine-tuning
     #[arg(long)]
     no_full: bool,
+    /// Leave out the adapter that answers without steps
+    #[arg(long)]
+    no_direct: bool,
     /// Make the embedded base anew in DIR instead: corpus, tokenizer, training from random weights
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["cases", "rows", "no_full", "out", "policy"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["cases", "rows", "no_full", "no_direct", "out", "policy"])]
     make_base: Option<PathBuf>,
     /// Print the written policy as a table
     #[arg(long)]
@@ -54,7 +57,13 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(dir) = args.make_base else {
-        let plan = Plan { dir: demo::free_dir(&args.out), cases: args.cases, rows: args.rows, full: !args.no_full };
+        let plan = Plan {
+            dir: demo::free_dir(&args.out),
+            cases: args.cases,
+            rows: args.rows,
+            full: !args.no_full,
+            direct: !args.no_direct,
+        };
         demo::run(&plan, console)?;
         return Ok(ExitCode::SUCCESS);
     };

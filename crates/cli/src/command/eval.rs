@@ -18,6 +18,8 @@ use crate::table::Table;
 enum TaskName {
     /// The demo's credit policy: schema, decision, written policy
     Credit,
+    /// The same policy, answered without steps: decision and reasons
+    CreditDirect,
     /// ESFT's intent recognition: exact match of intent and slots
     Intent,
     /// The output equals the gold text
@@ -68,6 +70,7 @@ pub struct Args {
 pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     let scorer = match args.task {
         TaskName::Credit => Scorer::Credit(policy(args.policy.as_deref())?),
+        TaskName::CreditDirect => Scorer::CreditDirect(policy(args.policy.as_deref())?),
         TaskName::Intent => Scorer::Intent,
         TaskName::Exact => Scorer::Exact,
     };

@@ -77,15 +77,17 @@ pub fn results(console: &Console, outcome: &Outcome) -> String {
     let titles = [
         String::new(),
         format!(">{}", console.pick("base", "基座")),
-        format!(">{}", console.pick("LoRA", "LoRA")),
+        format!(">{}", console.pick("LoRA, no steps", "LoRA，不写步骤")),
+        format!(">{}", console.pick("LoRA, steps", "LoRA，写步骤")),
         format!(">{}", console.pick("full fine-tuning", "全参数微调")),
     ];
     let mut table = Table::new(&titles);
-    let full = outcome.full.as_ref();
+    let (direct, full) = (outcome.direct.as_ref(), outcome.full.as_ref());
     let mut line = |name: &str, of_figures: &dyn Fn(&Figures) -> String| {
         table.row([
             name.to_owned(),
             of_figures(&outcome.before),
+            direct.map_or("–".into(), |tuned| of_figures(&tuned.figures)),
             of_figures(&outcome.lora.figures),
             full.map_or("–".into(), |tuned| of_figures(&tuned.figures)),
         ]);
@@ -96,7 +98,8 @@ pub fn results(console: &Console, outcome: &Outcome) -> String {
     line(console.pick("JSON schema satisfied", "满足 JSON 格式"), &|f| share(f, "schema"));
     line(console.pick("written policy satisfied", "满足书面政策"), &|f| share(f, "policy"));
     let mut cost = |name: &str, of_run: &dyn Fn(&Tuned) -> String| {
-        table.row([name.to_owned(), "–".into(), of_run(&outcome.lora), full.map_or("–".into(), of_run)]);
+        let (direct, full) = (direct.map_or("–".into(), of_run), full.map_or("–".into(), of_run));
+        table.row([name.to_owned(), "–".into(), direct, of_run(&outcome.lora), full]);
     };
     let parameters = outcome.parameters;
     cost(console.pick("trainable parameters", "可训练参数"), &|t| {
@@ -112,15 +115,21 @@ pub fn results(console: &Console, outcome: &Outcome) -> String {
     let notes = match console.lang {
         Lang::En => format!(
             "n = {n} held-out cases; 95 % intervals (Wilson; bootstrap for F1). Always the most frequent decision: F1 {majority:.3}.\n\
+             Steps: {:.1} an answer, {} of them right. Without steps the policy asks for decision and reasons only.\n\
              Gain of LoRA over the base, written policy: {gain} (McNemar exact).\n\
              Base: {} parameters. Whole demo: {}.",
+            outcome.chain.steps_per_answer,
+            outcome.chain.steps_right,
             grouped(parameters as u64),
             duration(outcome.seconds)
         ),
         Lang::Zh => format!(
             "留出案例 n = {n}；95% 区间（比例用 Wilson，F1 用自助法）。始终回答最常见决定的 F1：{majority:.3}。\n\
+             每个答案 {:.1} 步，步骤正确率 {}。不写步骤时，政策一栏只看决定与理由。\n\
              LoRA 相对基座在书面政策上的提升：{gain}（McNemar 精确检验）。\n\
              基座参数量：{}。整个演示用时：{}。",
+            outcome.chain.steps_per_answer,
+            outcome.chain.steps_right,
             grouped(parameters as u64),
             duration(outcome.seconds)
         ),

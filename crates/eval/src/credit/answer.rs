@@ -54,6 +54,40 @@ impl Answer {
     }
 }
 
+/// An answer without its steps: what is asked, and nothing that leads to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conclusion {
+    /// `approve`, `review` or `decline`.
+    pub decision: String,
+    /// Codes, in policy order.
+    pub reasons: Vec<String>,
+}
+
+impl Conclusion {
+    /// Parses the form, as strictly as [`Answer::parse`].
+    ///
+    /// # Errors
+    /// What is wrong with the text, with its column.
+    pub fn parse(text: &str) -> Result<Conclusion, String> {
+        if !text.trim_start().starts_with('{') {
+            return Err("the answer does not start with `{`".to_string());
+        }
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The one text of the form, without spaces, that training data holds.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl From<Answer> for Conclusion {
+    fn from(answer: Answer) -> Conclusion {
+        Conclusion { decision: answer.decision, reasons: answer.reasons }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 //! Takes a policy and a seed, gives applications written in several ways (fields shuffled, lines that do not matter,
 //! values at the bounds, fields left out) with the answer that the policy demands. Case `i` of a seed is always the
 //! same text. Never gives one record twice, so what is held out was not trained on.
+use crate::credit::answer::Conclusion;
 use crate::credit::application::{Application, Language, Value};
 use crate::credit::policy::{Factor, Kind, Policy};
 use crate::rng::Draw;
@@ -27,9 +28,18 @@ pub struct CreditCase {
 impl CreditCase {
     /// The case as one line of a conversations file, without the line end.
     pub fn to_row(&self) -> String {
+        self.row(&self.answer)
+    }
+
+    /// The same with an answer that holds no steps.
+    pub fn to_direct_row(&self, policy: &Policy) -> String {
+        self.row(&Conclusion::from(self.application.answer(policy)).to_json())
+    }
+
+    fn row(&self, answer: &str) -> String {
         json!({"messages": [
             {"role": "user", "content": self.prompt},
-            {"role": "assistant", "content": self.answer},
+            {"role": "assistant", "content": answer},
         ]})
         .to_string()
     }

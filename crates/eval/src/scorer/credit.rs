@@ -2,7 +2,7 @@
 //!
 //! The gold answer holds the application's values, so a plain conversations file is a complete test set.
 use super::Score;
-use crate::credit::{Answer, Application, Decision, Policy, check};
+use crate::credit::{Answer, Application, Conclusion, Decision, Policy, check};
 
 /// Names of the measures: the JSON schema holds; the decision is right; schema and every rule of the policy hold.
 pub const MEASURES: [&str; 3] = ["schema", "decision", "policy"];
@@ -47,6 +47,39 @@ pub fn score(policy: &Policy, gold: &str, output: &str) -> Score {
     }
 }
 
+/// Scores an output without steps. Its policy measure asks for the decision and exactly the reasons that the policy
+/// demands; there are no steps to check.
+pub fn score_direct(policy: &Policy, gold: &str, output: &str) -> Score {
+    let truth = match application(policy, gold) {
+        Ok(application) => application.answer(policy),
+        Err(reason) => return Score { hits: vec![false; 3], class: None, notes: vec![reason] },
+    };
+    let of = |word: &str| Decision::parse(word).map(class);
+    let (said, mut notes) = match Conclusion::parse(output.trim()) {
+        Ok(said) => (Some(said), Vec::new()),
+        Err(reason) => (None, vec![format!("schema: {reason}")]),
+    };
+    let predicted = said.as_ref().and_then(|s| of(&s.decision));
+    let codes = policy.reason_codes();
+    let schema = predicted.is_some() && said.as_ref().is_some_and(|s| s.reasons.iter().all(|r| codes.contains(r)));
+    let decision = predicted.is_some() && predicted == of(&truth.decision);
+    let reasons = said.as_ref().is_some_and(|s| s.reasons == truth.reasons);
+    if said.is_some() && !schema {
+        notes.push("schema: a word that the policy does not know".into());
+    }
+    if schema && !decision {
+        notes.push(format!("decision: it is `{}`", truth.decision));
+    }
+    if schema && !reasons {
+        notes.push(format!("reasons: they are {:?}", truth.reasons));
+    }
+    Score {
+        hits: vec![schema, decision, schema && decision && reasons],
+        class: of(&truth.decision).map(|truth| (truth, predicted)),
+        notes,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +109,24 @@ mod tests {
         let score = score(&policy, &case.answer, &broken);
         assert_eq!(score.hits, [true, true, false]);
         assert!(score.notes[0].starts_with("sum"), "{:?}", score.notes);
+    }
+
+    #[test]
+    fn without_steps_decision_and_reasons_are_judged() {
+        let policy = policy();
+        for case in Generator::new(&policy, 8).cases(200, &[Language::Zh]) {
+            let truth = Conclusion::from(case.application.answer(&policy));
+            let hits = |said: &Conclusion| score_direct(&policy, &case.answer, &said.to_json()).hits;
+            assert_eq!(hits(&truth), [true; 3]);
+            let other = if truth.decision == "review" { "approve" } else { "review" };
+            assert_eq!(hits(&Conclusion { decision: other.into(), ..truth.clone() }), [true, false, false]);
+            let mut more = truth.clone();
+            more.reasons.push(if truth.reasons.contains(&"debt".to_string()) { "missing_debt" } else { "debt" }.into());
+            assert_eq!(hits(&more), [true, true, false]);
+            more.reasons.push("weather".into());
+            assert_eq!(hits(&more), [false, true, false]);
+            assert_eq!(score_direct(&policy, &case.answer, &case.answer).hits, [false; 3], "steps are another form");
+        }
     }
 
     #[test]
