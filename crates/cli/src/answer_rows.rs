@@ -100,7 +100,8 @@ impl Row {
         let path = |(at, path): (usize, &Value)| match path {
             Value::Object(fields) => TEXT
                 .iter()
-                .find_map(|name| fields.get(*name).filter(|v| !v.is_null()).or_else(|| fields.get(*name)))
+                .find_map(|name| fields.get(*name).filter(|v| !v.is_null()))
+                .or_else(|| TEXT.iter().find_map(|name| fields.get(*name)))
                 .map(text)
                 .ok_or_else(|| format!("path {at} has neither `text` nor `answer`")),
             other => Ok(text(other)),

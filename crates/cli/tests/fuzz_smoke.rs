@@ -171,7 +171,7 @@ macro_rules! smoke_tests {
     };
 }
 
-smoke_tests!(safetensors config peft tokenizer template stream data_json data_table data_parquet data_packed checkpoint data_parts);
+smoke_tests!(safetensors config peft tokenizer template stream data_json data_table data_parquet data_packed checkpoint answer data_parts);
 
 /// The seeds that are not text can be made again, and are read as they were.
 #[test]

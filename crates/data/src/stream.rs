@@ -467,11 +467,12 @@ mod tests {
         let (mut examples, mut cut) = (Vec::new(), 0);
         parts(&path, &options, 1, &mut |part| {
             cut += 1;
-            examples.extend(part.read(&options).examples.into_iter().map(|(_, example)| example));
+            examples.extend(part.read(&options).examples.into_iter().map(|(_, example)| (example.line, example.body)));
             Flow::Next
         })
         .unwrap();
-        assert_eq!((examples, cut), (whole.examples, 42));
+        let at_once: Vec<_> = whole.examples.into_iter().map(|example| (example.line, example.body)).collect();
+        assert_eq!((examples, cut), (at_once, 42));
     }
 
     #[test]

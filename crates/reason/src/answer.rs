@@ -145,8 +145,9 @@ impl Answer {
         {
             return (Kind::Date, Value::Date(date));
         }
-        if !known(Kind::Text) {
-            let bare = fold::bare(written);
+        let bare = fold::bare(written);
+        // "dog" is a word, no product that "god" equals, unless a formula is asked for
+        if !known(Kind::Text) && (known(Kind::Math) || !fold::only_words(&bare)) {
             let math =
                 quantity::read(&bare, options.decimal_comma).or_else(|| math::read(&bare, options.decimal_comma));
             if let Some(math) = math.filter(|m| !matches!(m, Math::Word(_))) {

@@ -269,7 +269,7 @@ fn every_stage_together() {
     let table = set.files.iter().find(|file| file.path.starts_with("decontamination/")).unwrap();
     let table = std::fs::read_to_string(config.out.join(&table.path)).unwrap();
     let leak: Leak = serde_json::from_str(&table).unwrap();
-    assert_eq!(leaks.shown, [leak.clone()]);
+    assert_eq!(leaks.shown, std::slice::from_ref(&leak));
     assert!(leak.eval.ends_with("eval.jsonl:1") && leak.train.ends_with("zh.jsonl:8"), "{leak:?}");
     assert!(leak.eval_text.contains("第7号客户") && leak.train_text.contains("第7号客户") && leak.mode == "exact");
     let shown = seen.decontamination.unwrap();

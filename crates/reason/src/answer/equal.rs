@@ -78,7 +78,7 @@ pub fn equal(gold: &Answer, pred: &Answer, options: &EqualOptions) -> bool {
 }
 
 fn one_word(text: &str) -> bool {
-    !text.contains([' ', '-'])
+    !text.contains([' ', '-', '_', '\''])
 }
 
 fn joined(text: &str) -> String {

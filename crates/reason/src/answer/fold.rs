@@ -130,6 +130,7 @@ const NAMES: &[(char, &str)] = &[
     ('。', "."),
     ('⁄', "/"),
     ('\u{200b}', ""),
+    ('\u{200c}', ""),
     ('\u{feff}', ""),
 ];
 
@@ -192,6 +193,13 @@ pub fn bare(text: &str) -> String {
 
 /// Longest formula whose enclosing marks are taken off, in bytes.
 const MAX_BARE: usize = 4000;
+
+/// Whether a text is words in letters only: not a single letter, nor a constant's name.
+pub fn only_words(text: &str) -> bool {
+    text.chars().filter(|c| c.is_ascii_alphabetic()).count() > 1
+        && text.chars().all(|c| c.is_ascii_alphabetic() || c == ' ')
+        && !["pi", "inf", "infty", "infinity", "oo"].contains(&text)
+}
 
 /// Whether braces close in order.
 fn balanced(text: &str) -> bool {

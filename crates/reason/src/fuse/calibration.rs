@@ -224,7 +224,7 @@ impl Calibration {
         let value: serde_json::Value = serde_json::from_str(&text).map_err(form)?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
             Some(found) if found != u64::from(VERSION) => {
-                return Err(CalibrationError::Version { path: path.to_owned(), found });
+                Err(CalibrationError::Version { path: path.to_owned(), found })
             }
             _ => serde_json::from_str(&text).map_err(form),
         }

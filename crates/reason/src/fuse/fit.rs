@@ -21,8 +21,11 @@ const LIMIT: f64 = 7.0;
 /// What matters of one question: right paths, sizes of wrong classes (descending), silent paths, options.
 type Counts = (usize, Vec<usize>, usize, Option<usize>);
 
+/// A question: classes of its paths, the class that is right, options it offers.
+pub type Question<'a> = (&'a [Option<usize>], Option<usize>, Option<usize>);
+
 /// Questions with the same counts are one entry.
-fn counted(questions: &[(&[Option<usize>], Option<usize>, Option<usize>)]) -> BTreeMap<Counts, f64> {
+fn counted(questions: &[Question<'_>]) -> BTreeMap<Counts, f64> {
     let mut all = BTreeMap::new();
     for (classes, truth, options) in questions.iter().filter(|(classes, ..)| !classes.is_empty()) {
         let groups = Groups::of(classes);
@@ -43,7 +46,7 @@ fn counted(questions: &[(&[Option<usize>], Option<usize>, Option<usize>)]) -> BT
 
 /// Fits on (classes, class that is right, options of the question). Without a question it is
 /// [`Correlated::UNCALIBRATED`].
-pub fn correlated(questions: &[(&[Option<usize>], Option<usize>, Option<usize>)]) -> Correlated {
+pub fn correlated(questions: &[Question<'_>]) -> Correlated {
     let counts = counted(questions);
     if counts.is_empty() {
         return Correlated::UNCALIBRATED;
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn one_sided_data_stay_finite() {
-        let all = vec![Some(0); 5];
+        let all = [Some(0); 5];
         let fit = correlated(&vec![(&all[..], Some(0), None); 50]);
         assert!(fit.alpha.is_finite() && fit.beta > 0.0 && fit.alpha > fit.beta);
         let none = correlated(&vec![(&[None, None][..], None, Some(4)); 10]);
