@@ -17,6 +17,7 @@ mod console;
 mod demo;
 mod diagnose;
 mod inspection;
+mod interrupt;
 mod local_judge;
 mod local_scorer;
 mod merge_base;

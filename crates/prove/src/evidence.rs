@@ -5,7 +5,7 @@
 use loar_reason::fuse::Method;
 use loar_reason::fuse::calibrate::{FitOptions, Labelled};
 use loar_reason::stop::Rule;
-use loar_reason::trial::{Plan, trial};
+use loar_reason::trial::{Plan, Report, trial};
 use serde::{Deserialize, Serialize};
 
 /// Numbers of paths that are looked at.
@@ -68,18 +68,20 @@ pub(crate) fn measure(cases: &[Case]) -> Vec<Evidence> {
                 risks: Vec::new(),
                 calibration: None,
             };
-            let score = trial(questions, &plan).score;
+            trial(questions, &plan)
+        };
+        let figures = |report: &Report| {
+            let score = &report.score;
             Fusion { accuracy: score.accuracy, ece: score.ece, brier: score.brier }
         };
-        let count = cases.len().max(1) as f64;
-        let any = |c: &&Case| c.labelled.truth.is_some() && c.labelled.ballot.classes[..n].contains(&c.labelled.truth);
+        let votes = by(&plain, Method::Vote);
         Evidence {
             paths: n,
-            tokens: cases.iter().flat_map(|c| &c.tokens[..n]).sum::<usize>() as f64 / count,
-            vote: by(&plain, Method::Vote),
-            posterior: by(&plain, Method::Posterior),
-            checked: by(&checked, Method::Posterior),
-            oracle: cases.iter().filter(any).count() as f64 / count,
+            tokens: cases.iter().flat_map(|c| &c.tokens[..n]).sum::<usize>() as f64 / cases.len().max(1) as f64,
+            vote: figures(&votes),
+            posterior: figures(&by(&plain, Method::Posterior)),
+            checked: figures(&by(&checked, Method::Posterior)),
+            oracle: votes.oracle,
         }
     };
     COUNTS.into_iter().filter(|n| *n <= most).map(at).collect()

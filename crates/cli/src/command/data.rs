@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,6 +13,7 @@ use loar_curate::pipeline::{Control, CurateError, Leak, Progress, RulePreview, p
 
 use crate::console::{Console, Lang, bytes, duration, grouped};
 use crate::diagnose::Failure;
+use crate::interrupt::stop_on_ctrl_c;
 use crate::local_scorer::LocalModels;
 use crate::table::Table;
 
@@ -58,7 +58,11 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     }
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if args.threads == 0 { cores() } else { args.threads };
-    let stop = stop_on_ctrl_c(console)?;
+    let said = console.pick(
+        "\nstopping after the shards in work; Ctrl-C again stops at once",
+        "\n当前分片完成后停止；再按一次 Ctrl-C 立即停止",
+    );
+    let stop = stop_on_ctrl_c(console, said, 130)?;
     let follow = Follow::new(console);
     let progress = |progress| follow.tell(progress);
     let started = Instant::now();
@@ -91,25 +95,6 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         Lang::Zh => format!("\n{out} · {} 用时 {}（{rate}/秒，{threads} 线程）", bytes(read), duration(took)),
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn stop_on_ctrl_c(console: &Console) -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let said = console
-        .pick(
-            "\nstopping after the shards in work; Ctrl-C again stops at once",
-            "\n当前分片完成后停止；再按一次 Ctrl-C 立即停止",
-        )
-        .to_owned();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("{said}");
-    })
-    .map_err(|error| Failure::environment(format!("Ctrl-C cannot be caught: {error}")))?;
-    Ok(stop)
 }
 
 fn faulty(error: CurateError) -> Failure {

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::console::Console;
 use crate::demo::{self, Plan};
 use crate::diagnose::Failure;
+use crate::interrupt::stop_on_ctrl_c;
 use crate::progress::Progress;
 
 /// Fine-tune the embedded model on a credit policy, measured before and after
@@ -67,14 +66,11 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         demo::run(&plan, console)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(1);
-        }
-    })
-    .map_err(|e| Failure::environment(format!("Ctrl-C cannot be caught: {e}")))?;
+    let said = console.pick(
+        "\nstopping with a checkpoint after this step; Ctrl-C again stops at once",
+        "\n将在本步之后保存检查点并停止；再按一次 Ctrl-C 立即停止",
+    );
+    let stop = stop_on_ctrl_c(console, said, 1)?;
     let policy = demo::policy()?;
     let made = demo::base::make(demo::RECIPE, &policy, &dir, console, &mut Progress::new(console), &stop)?;
     match made {

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,6 +10,7 @@ use loar_prove::proof::{Plan, Progress, Proof, TaskPlan, run as prove};
 
 use crate::console::{Console, duration};
 use crate::diagnose::Failure;
+use crate::interrupt::stop_on_ctrl_c;
 use crate::table::Table;
 
 /// A task that can be proved on.
@@ -87,14 +86,11 @@ pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
         paths: args.paths,
         threads: args.threads,
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .map_err(|error| Failure::environment(format!("Ctrl-C cannot be caught: {error}")))?;
+    let said = console.pick(
+        "\nstopping after this step, finished models are kept; Ctrl-C again stops at once",
+        "\n将在本步之后停止，已完成的模型会保留；再按一次 Ctrl-C 立即停止",
+    );
+    let stop = stop_on_ctrl_c(console, said, 130)?;
     let bar = if console.err_is_tty { ProgressBar::new(0) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} · ETA {eta}") {
         bar.set_style(style);

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use loar_train::{End, Observer, RunReport, load_run, resume, run as run_training};
 
 use crate::console::{Console, Lang, Style, bytes, duration, grouped};
 use crate::diagnose::Failure;
+use crate::interrupt::stop_on_ctrl_c;
 use crate::progress::{JsonEvents, Progress};
 use crate::table::Table;
 
@@ -44,7 +44,11 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args, console: &mut Console) -> Result<ExitCode, Failure> {
     let job = Job::of(&args)?;
-    let stop = stop_on_ctrl_c(console)?;
+    let said = console.pick(
+        "\nstopping with a checkpoint after this step; Ctrl-C again stops at once",
+        "\n将在本步之后保存检查点并停止；再按一次 Ctrl-C 立即停止",
+    );
+    let stop = stop_on_ctrl_c(console, said, 1)?;
     let report = match args.events {
         Events::Json => job.run(&mut JsonEvents(console), &stop)?,
         Events::Text => job.run(&mut Progress::new(console), &stop)?,
@@ -90,24 +94,6 @@ impl Job {
             Self::Resume { dir, set } => resume(dir, set, observer, stop)?,
         })
     }
-}
-
-/// A flag that the first Ctrl-C (or SIGTERM) raises; the second ends the program.
-fn stop_on_ctrl_c(console: &Console) -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let console = console.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(1);
-        }
-        console.remark(console.pick(
-            "\nstopping with a checkpoint after this step; Ctrl-C again stops at once",
-            "\n将在本步之后保存检查点并停止；再按一次 Ctrl-C 立即停止",
-        ));
-    })
-    .map_err(|e| Failure::environment(format!("Ctrl-C cannot be caught: {e}")))?;
-    Ok(stop)
 }
 
 /// What the run came to, and where everything lies.
